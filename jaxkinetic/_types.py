@@ -1,0 +1,136 @@
+"""Array aliases, the glossary of axes, and the checks that every door uses.
+
+Axes, by the letter that stands for them in shapes:
+
+- ``prompt``: one sequence of tokens; ensembles put it first.
+- ``token`` (N): position j = 1..N in reading order; token j sits at sigma = j / N.
+- ``mode`` (K): Fourier index n = 1..K on the circle.
+- ``node``: collocation point in sigma.
+- ``time`` (T): saved values of the paper's depth t.
+- ``source`` (S): position sigma_0 of the token to be retrieved.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Complex, Float, PRNGKeyArray, Shaped
+
+__all__ = [
+    "Angles",
+    "Modes",
+    "PRNGKeyArray",
+    "Scalar",
+    "as_float",
+    "as_floats",
+    "check_angles",
+    "check_at_least",
+    "check_finite",
+    "check_increasing",
+    "check_positions",
+    "check_positive",
+    "check_scalar",
+    "check_times",
+    "is_concrete",
+    "round_up",
+]
+
+Scalar = Float[Array, ""]
+Angles = Float[Array, " token"]
+Modes = Complex[Array, " mode"]
+
+
+def as_float(x: Any) -> Shaped[Array, ""]:
+    """Convert a number to a floating-point array, so that it can be traced and differentiated."""
+    return as_floats(x)
+
+
+def as_floats(x: Any) -> Shaped[Array, "..."]:
+    """Convert to a floating-point array of JAX's default precision, keeping one that already is."""
+    if not hasattr(x, "dtype"):
+        return jnp.asarray(x, dtype=jnp.result_type(float))
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+
+
+def is_concrete(*values: Any) -> bool:
+    """Tell whether all values are numbers that can be looked at now, rather than tracers."""
+    return not any(isinstance(v, Tracer) for v in values)
+
+
+def _check(name: str, value: Any, requirement: str, holds: Callable[[np.ndarray], Any]) -> None:
+    looks_like_array = hasattr(value, "__array__") or isinstance(value, int | float | complex)
+    if not is_concrete(value) or not looks_like_array:
+        return
+    if not np.all(holds(np.asarray(value))):
+        shown = np.asarray(value)
+        raise ValueError(f"Argument `{name}` must {requirement}, but is {shown if shown.size <= 6 else '...'}.")
+
+
+def check_finite(name: str, value: Any) -> None:
+    """Refuse a NaN or an infinity."""
+    _check(name, value, "be finite", np.isfinite)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Refuse what is not finite and above zero."""
+    _check(name, value, "be positive and finite", lambda x: np.isfinite(x) & (x > 0))
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Refuse an array where one number is meant."""
+    if np.ndim(value):
+        raise ValueError(
+            f"Argument `{name}` must be a scalar, but has shape {np.shape(value)}. "
+            "For many values use `jax.vmap`."
+        )
+
+
+def check_times(name: str, value: Any) -> None:
+    """Refuse negative or non-finite times."""
+    _check(name, value, "be non-negative and finite", lambda x: np.isfinite(x) & (x >= 0))
+
+
+def check_positions(name: str, value: Any) -> None:
+    """Refuse positions sigma outside (0, 1]."""
+    _check(name, value, "lie in (0, 1]", lambda x: (x > 0) & (x <= 1))
+
+
+def check_at_least(name: str, value: int, smallest: int) -> None:
+    """Refuse a size that is not an integer of at least ``smallest``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(f"Argument `{name}` must be an integer, but is {value!r}.")
+    if value < smallest:
+        raise ValueError(f"Argument `{name}` must be at least {smallest}, but is {value}.")
+
+
+def check_increasing(name: str, value: Any) -> None:
+    """Refuse values that do not increase strictly, or that are not one-dimensional."""
+    if np.ndim(value) != 1 or np.size(value) == 0:
+        raise ValueError(
+            f"Argument `{name}` must be a non-empty one-dimensional array, but has shape {np.shape(value)}."
+        )
+    _check(name, value, "increase strictly", lambda x: np.diff(x) > 0)
+
+
+def check_angles(name: str, value: Any) -> None:
+    """Refuse what is not a one-dimensional floating-point array of at least two finite angles."""
+    shape, dtype = np.shape(value), getattr(value, "dtype", None)
+    if len(shape) != 1:
+        raise ValueError(
+            f"Argument `{name}` must have shape (n_tokens,), but has shape {shape}. "
+            "For many prompts use `jax.vmap`."
+        )
+    if shape[0] < 2:
+        raise ValueError(f"Argument `{name}` must hold at least 2 tokens, but holds {shape[0]}.")
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"Argument `{name}` must be real floating-point, but has dtype {dtype}.")
+    check_finite(name, value)
+
+
+def round_up(n: float, multiple: int) -> int:
+    """Smallest multiple of ``multiple`` that is at least ``n``."""
+    return math.ceil(n / multiple) * multiple
