@@ -1,0 +1,275 @@
+"""Interaction kernels on the circle and their Fourier coefficients.
+
+A kernel w is even and 2 pi-periodic. Fourier coefficients are taken against d theta / 2 pi,
+
+    w(theta) = w^(0) + 2 sum_{n >= 1} w^(n) cos(n theta),
+
+and the growth rate of mode n in the correlation equation (1.19) is a_n = n^2 w^(n).
+"""
+
+import abc
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxkinetic._types import (
+    Scalar,
+    as_float,
+    as_floats,
+    check_at_least,
+    check_finite,
+    check_positive,
+    check_scalar,
+    is_concrete,
+    round_up,
+)
+
+_MODES_PER_STEP = 4
+
+
+class Kernel(eqx.Module):
+    """An even interaction kernel w on the circle, resolved by a static number of Fourier modes."""
+
+    @property
+    @abc.abstractmethod
+    def n_modes(self) -> int:
+        """Number K of Fourier modes that resolve w' to rounding."""
+
+    @property
+    def has_signed_rates(self) -> bool:
+        """Whether growth rates a_n may be negative."""
+        return True
+
+    @abc.abstractmethod
+    def __call__(self, theta: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Evaluate w(theta) without its Fourier series; angles in radians."""
+
+    @abc.abstractmethod
+    def coefficients(self) -> Float[Array, " mode"]:
+        """Fourier coefficients w^(n) for n = 1..K."""
+
+    @abc.abstractmethod
+    def is_resolved(self) -> Array:
+        """Whether K modes resolve this kernel; for traced parameters the answer is traced as well."""
+
+    def derivative(self, theta: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Evaluate w'(theta) without its Fourier series; angles in radians."""
+        return jax.jvp(self, (theta,), (jnp.ones_like(theta),))[1]
+
+    def growth_rates(self) -> Float[Array, " mode"]:
+        """Growth rates a_n = n^2 w^(n) of (1.19) for n = 1..K."""
+        n = jnp.arange(1, self.n_modes + 1)
+        return n**2 * self.coefficients()
+
+
+class ExpCosine(Kernel):
+    """The paper's kernel w_beta(theta) = e^{beta cos(theta)} (1.3), with w^(n) = I_n(beta).
+
+    Attributes:
+        beta: sharpness of attention, positive and dimensionless.
+        n_modes: number of Fourier modes; by default chosen from ``beta`` and its precision. Needed
+            when ``beta`` is traced: choose it for the largest beta in play with `required_modes`.
+
+    Raises:
+        ValueError: if beta is not positive and finite, if it is traced and ``n_modes`` is missing,
+            or if ``n_modes`` does not resolve it.
+    """
+
+    beta: Scalar = eqx.field(converter=as_float)
+    _n_modes: int = eqx.field(static=True)
+
+    def __init__(self, beta: float | Array, n_modes: int | None = None):
+        check_scalar("beta", beta)
+        check_positive("beta", beta)
+        self.beta = as_float(beta)
+        if is_concrete(beta):
+            needed = required_modes(float(beta), self.beta.dtype)
+            if n_modes is not None and n_modes < needed:
+                raise ValueError(
+                    f"Argument `n_modes` must be at least {needed} to resolve beta = {float(beta):g} "
+                    f"in {self.beta.dtype}, but is {n_modes}."
+                )
+            n_modes = round_up(needed, _MODES_PER_STEP) if n_modes is None else n_modes
+        elif n_modes is None:
+            raise ValueError(
+                "Argument `n_modes` must be given when `beta` is traced: use "
+                "`required_modes(largest_beta)`, or build the kernel outside the transformation."
+            )
+        check_at_least("n_modes", n_modes, 1)
+        self._n_modes = int(n_modes)
+
+    @property
+    def n_modes(self) -> int:
+        """Number K of Fourier modes."""
+        return self._n_modes
+
+    @property
+    def has_signed_rates(self) -> bool:
+        """Every I_n(beta) is positive."""
+        return False
+
+    def __call__(self, theta: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Evaluate e^{beta cos(theta)}; angles in radians."""
+        return jnp.exp(self.beta * jnp.cos(theta))
+
+    def coefficients(self) -> Float[Array, " mode"]:
+        """Modified Bessel functions I_n(beta) for n = 1..K."""
+        return bessel_in(self.beta, self.n_modes)[1:]
+
+    def is_resolved(self) -> Array:
+        """Whether the last mode carries no more than rounding: K >= `required_modes` of a traced beta."""
+        n = jnp.arange(1, self.n_modes + 2)
+        strength = n * bessel_in(self.beta, self.n_modes + 1)[1:]
+        return strength[-1] <= 4 * jnp.finfo(strength.dtype).eps * jnp.sum(strength)
+
+
+class FourierKernel(Kernel):
+    """A kernel given by its Fourier coefficients, w(theta) = 2 sum_n w^(n) cos(n theta).
+
+    Attributes:
+        values: coefficients w^(n) for n = 1..K, of any sign. The mean w^(0) moves nothing.
+    """
+
+    values: Float[Array, " mode"] = eqx.field(converter=as_floats)
+
+    def __check_init__(self):
+        if self.values.ndim != 1 or self.values.size == 0:
+            raise ValueError(
+                f"Argument `values` must be a non-empty one-dimensional array, "
+                f"but has shape {self.values.shape}."
+            )
+        check_finite("values", self.values)
+
+    @property
+    def n_modes(self) -> int:
+        """Number K of Fourier modes."""
+        return self.values.shape[0]
+
+    def __call__(self, theta: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Sum the series; angles in radians."""
+        n = jnp.arange(1, self.n_modes + 1)
+        return 2 * jnp.cos(theta[..., None] * n) @ self.values
+
+    def coefficients(self) -> Float[Array, " mode"]:
+        """The coefficients as given."""
+        return self.values
+
+    def is_resolved(self) -> Array:
+        """A finite series is its own resolution."""
+        return jnp.asarray(True)
+
+
+class SmoothKernel(Kernel):
+    """A kernel given by a smooth even 2 pi-periodic function of the angle.
+
+    Attributes:
+        function: theta -> w(theta), acting elementwise on arrays. An equinox module may carry parameters.
+        n_modes: number of Fourier modes; by default the smallest that resolves the function.
+
+    Raises:
+        ValueError: if the function is not even, not finite, or needs more modes than given (or than 256).
+    """
+
+    function: Callable[[Array], Array]
+    _n_modes: int = eqx.field(static=True)
+
+    def __init__(self, function: Callable[[Array], Array], n_modes: int | None = None):
+        self.function = function
+        if n_modes is not None:
+            check_at_least("n_modes", n_modes, 1)
+        largest = 256
+        samples = _fourier(function, largest)
+        if not is_concrete(samples):
+            if n_modes is None:
+                raise ValueError("Argument `n_modes` must be given when the kernel's parameters are traced.")
+            self._n_modes = n_modes
+            return
+        check_finite("function", samples)
+        theta = jnp.linspace(0.1, 3.0, 64)
+        value, mirrored = np.asarray(function(theta)), np.asarray(function(-theta))
+        tolerance = 64 * np.finfo(value.dtype).eps * np.abs(value).max()
+        if np.abs(value - mirrored).max() > tolerance:
+            raise ValueError(
+                "Argument `function` must be even, but function(-theta) differs from function(theta)."
+            )
+        strength = np.arange(1, largest + 1) * np.abs(np.asarray(samples))
+        tail = np.cumsum(strength[::-1])[::-1]
+        negligible = tail <= 64 * np.finfo(value.dtype).eps * np.maximum(strength.sum(), np.abs(value).max())
+        if not negligible[-1]:
+            raise ValueError(
+                f"Argument `function` must be smooth and 2 pi-periodic, but {largest} modes do not resolve it."
+            )
+        needed = max(int(np.argmax(negligible)), 1)
+        if n_modes is not None and n_modes < needed:
+            raise ValueError(
+                f"Argument `n_modes` must be at least {needed} to resolve the function, but is {n_modes}."
+            )
+        self._n_modes = round_up(needed, _MODES_PER_STEP) if n_modes is None else int(n_modes)
+
+    @property
+    def n_modes(self) -> int:
+        """Number K of Fourier modes."""
+        return self._n_modes
+
+    def __call__(self, theta: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Evaluate the function; angles in radians."""
+        return self.function(theta)
+
+    def coefficients(self) -> Float[Array, " mode"]:
+        """Fourier coefficients by the trapezoidal rule, which converges spectrally."""
+        return _fourier(self.function, self.n_modes)
+
+    def is_resolved(self) -> Array:
+        """Whether the coefficients have decayed to rounding at mode K."""
+        samples = _fourier(self.function, 2 * self.n_modes)
+        strength = jnp.arange(1, 2 * self.n_modes + 1) * jnp.abs(samples)
+        eps = jnp.finfo(strength.dtype).eps
+        scale = jnp.maximum(jnp.sum(strength), jnp.max(jnp.abs(self.function(jnp.linspace(0.0, jnp.pi, 64)))))
+        return jnp.sum(strength[self.n_modes :]) <= 64 * eps * scale
+
+
+def required_modes(beta: float, dtype: jnp.dtype | type | None = None) -> int:
+    """Number of modes that resolve w'_beta to four roundings: sum_{n > K} n I_n <= 4 eps sum_n n I_n.
+
+    Args:
+        beta: the largest sharpness in play.
+        dtype: floating-point type of the computation; JAX's default if not given.
+    """
+    eps = float(jnp.finfo(dtype or jnp.result_type(float)).eps)
+    count = 32 + math.ceil(2 * beta + 12 * math.sqrt(beta))
+    ratios, ratio = np.zeros(count), 0.0
+    for n in range(count, 0, -1):
+        ratio = beta / (2 * n + beta * ratio)
+        ratios[n - 1] = ratio
+    strength = np.arange(1, count + 1) * np.exp(np.cumsum(np.log(ratios)))
+    tail = np.cumsum(strength[::-1])[::-1]
+    return int(np.argmax(np.append(tail, 0.0) <= 4 * eps * strength.sum()))
+
+
+def bessel_in(beta: Scalar, n_max: int) -> Float[Array, " order"]:
+    """Modified Bessel functions I_n(beta), n = 0..n_max, each to full relative accuracy.
+
+    Ratios r_n = I_n / I_{n-1} obey r_n = beta / (2 n + beta r_{n+1}), stable downwards (Miller), and
+    e^beta = I_0 + 2 sum_n I_n fixes the scale. Smooth in beta, zero included.
+    """
+    start = n_max + 32
+
+    def downwards(ratio, n):
+        ratio = beta / (2 * n + beta * ratio)
+        return ratio, ratio
+
+    _, ratios = jax.lax.scan(downwards, jnp.zeros_like(beta), jnp.arange(start, 0, -1.0, dtype=beta.dtype))
+    relative = jnp.cumprod(ratios[::-1])
+    i0 = jnp.exp(beta) / (1 + 2 * jnp.sum(relative))
+    return i0 * jnp.concatenate([jnp.ones((1,), beta.dtype), relative[:n_max]])
+
+
+def _fourier(function: Callable[[Array], Array], n_modes: int) -> Float[Array, " mode"]:
+    n_samples = 4 * n_modes + 4
+    samples = function(2 * jnp.pi * jnp.arange(n_samples) / n_samples)
+    return jnp.fft.rfft(samples).real[1 : n_modes + 1] / n_samples

@@ -1,0 +1,94 @@
+"""Causal positional weights: finite, omega_{jk} (2.1), and in the limit, the graphon k(sigma, sigma') (1.9).
+
+A positional encoding multiplies the attention of token j to token k < j by b((j - k) / N) and
+normalises over k. It offers the dense weights, the graphon, and the two exponents from which the
+causal sum runs in linear time.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxkinetic._types import Scalar, as_float, check_at_least, check_finite, check_scalar
+
+
+class ALiBi(eqx.Module):
+    """Attention with linear biases, b(u) = e^{-lam u}; lam of any sign, zero included.
+
+    Attributes:
+        lam: strength of the bias towards recent tokens (positive) or early ones (negative).
+
+    Raises:
+        ValueError: if lam is not a finite scalar.
+    """
+
+    lam: Scalar = eqx.field(converter=as_float)
+
+    def __check_init__(self):
+        check_scalar("lam", self.lam)
+        check_finite("lam", self.lam)
+
+    def exponents(self, n_tokens: int) -> tuple[Scalar, Scalar]:
+        """Exponents (d, g) with e^{-lam (j - k) / N} proportional in k to e^{-d (j - 1 - k)} e^{-g (k - 1)}.
+
+        d = max(lam, 0) / N decays from the reader backwards, g = max(-lam, 0) / N from the first token
+        on: no factor exceeds one, so that no sum over- or underflows, whatever lam.
+        """
+        return jnp.maximum(self.lam, 0) / n_tokens, jnp.maximum(-self.lam, 0) / n_tokens
+
+    def weights(self, n_tokens: int) -> Float[Array, "token token"]:
+        """All weights omega_{jk} (2.1) as a dense matrix, row j, column k; row one is zero."""
+        check_at_least("n_tokens", n_tokens, 2)
+        j = jnp.arange(n_tokens)
+        causal = j[None, :] < j[:, None]
+        logits = jnp.where(causal, -self.lam * (j[:, None] - j[None, :]) / n_tokens, -jnp.inf)
+        return jnp.where(causal, jax.nn.softmax(logits.at[0, 0].set(0.0), axis=1), 0.0)
+
+    def graphon(self, sigma: Float[Array, ""], source: Float[Array, ""]) -> Float[Array, ""]:
+        """Limiting kernel k(sigma, sigma') (1.9), smooth through lam = 0.
+
+        k = lam e^{-lam (sigma - sigma')} / (1 - e^{-lam sigma}) for sigma' <= sigma, else 0. It is evaluated
+        as exp(lam (sigma' - sigma / 2) - log sinhc(lam sigma / 2)) / sigma.
+
+        Args:
+            sigma: reader's position in (0, 1].
+            source: earlier position sigma'.
+        """
+        exponent = self.lam * (source - sigma / 2) - log_sinhc(self.lam * sigma / 2)
+        return jnp.where(source <= sigma, jnp.exp(exponent) / sigma, 0.0)
+
+
+def log_sinhc(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log(sinh(u) / u), even and smooth, without overflow."""
+    large = jnp.abs(u) > 1
+    x = jnp.where(large, 0.5, u) ** 2
+    series = jnp.zeros_like(x)
+    for coefficient in reversed(_LOG_SINHC_SERIES):
+        series = coefficient + x * series
+    y = jnp.where(large, jnp.abs(u), 2.0)
+    asymptotic = y + jnp.log1p(-jnp.exp(-2 * y)) - jnp.log(2 * y)
+    return jnp.where(large, asymptotic, x * series)
+
+
+# 4^m B_2m / (2m (2m)!), m = 1..18: Taylor coefficients of log(sinh(u) / u) in u^2; radius of convergence pi^2.
+_LOG_SINHC_SERIES = (
+    0.16666666666666666,
+    -0.005555555555555556,
+    0.0003527336860670194,
+    -2.6455026455026456e-05,
+    2.1377799155576935e-06,
+    -1.803670234005331e-07,
+    1.5661391322766983e-08,
+    -1.3884130493737299e-09,
+    1.2504359176004997e-10,
+    -1.1402575602296091e-11,
+    1.0502923908637557e-12,
+    -9.754877841593701e-14,
+    9.123468230859098e-15,
+    -8.5837197618956095e-16,
+    8.117318009727789e-17,
+    -7.710527514116273e-18,
+    7.352844932712002e-19,
+    -7.036101210390652e-20,
+)

@@ -1,0 +1,218 @@
+"""Laws of the initial tokens theta_j(0): independent over j, with a profile f_o(sigma, theta) of position.
+
+Every law samples prompts and gives its Fourier modes hat f_o(sigma, n) = E[e^{-i n theta}] at sigma = j / N.
+"""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from jaxkinetic._types import (
+    Angles,
+    PRNGKeyArray,
+    Scalar,
+    as_float,
+    as_floats,
+    check_at_least,
+    check_finite,
+    check_positive,
+    is_concrete,
+)
+
+_TWO_PI = 2 * np.pi
+
+
+class PromptLaw(eqx.Module):
+    """A law of independent initial tokens."""
+
+    @abc.abstractmethod
+    def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
+        """Draw one prompt of ``n_tokens`` angles in radians, token j from the law at sigma = j / N."""
+
+    @abc.abstractmethod
+    def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
+        """Modes hat f_o(sigma, n), n = 1..K, of the law at position sigma."""
+
+
+class UniformPrompts(PromptLaw):
+    """Independent tokens, uniform on the circle: f_o = 1."""
+
+    def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
+        """Draw one prompt of ``n_tokens`` uniform angles in [0, 2 pi)."""
+        check_at_least("n_tokens", n_tokens, 2)
+        return jax.random.uniform(key, (n_tokens,), maxval=_TWO_PI)
+
+    def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
+        """All modes vanish."""
+        del sigma
+        return jnp.zeros(n_modes) * (1 + 0j)
+
+
+class CodewordPrompts(PromptLaw):
+    """Tokens from a vocabulary of M codewords at 2 pi m / M, with probabilities p_m(sigma).
+
+    Attributes:
+        probabilities: sigma -> (M,), the paper's p_m(sigma); or a constant array (M,).
+
+    Raises:
+        ValueError: if probabilities are negative, do not sum to one, or M < 2.
+    """
+
+    probabilities: Callable[[Array], Array]
+
+    def __init__(self, probabilities: Callable[[Array], Array] | Array | np.ndarray | list[float]):
+        self.probabilities = probabilities if callable(probabilities) else _Constant(as_floats(probabilities))
+        p = jax.vmap(self._at)(jnp.linspace(0.0, 1.0, 65))
+        if p.ndim != 2 or p.shape[1] < 2:
+            raise ValueError(
+                "Argument `probabilities` must give at least 2 probabilities at a position, "
+                f"but gives shape {p.shape[1:]}."
+            )
+        if is_concrete(p):
+            check_finite("probabilities", p)
+            p = np.asarray(p)
+            if p.min() < 0:
+                raise ValueError(f"Argument `probabilities` must not be negative, but reaches {p.min():g}.")
+            worst = p.sum(axis=1)[np.argmax(np.abs(p.sum(axis=1) - 1))]
+            if abs(worst - 1) > 1e-5:
+                raise ValueError(f"Argument `probabilities` must sum to one, but sums to {worst:g}.")
+
+    def _at(self, sigma: Float[Array, ""]) -> Float[Array, " word"]:
+        return as_floats(self.probabilities(sigma))
+
+    @property
+    def vocab_size(self) -> int:
+        """Vocabulary size M."""
+        return jax.eval_shape(self._at, jnp.asarray(0.5)).shape[0]
+
+    @property
+    def codewords(self) -> Float[Array, " word"]:
+        """Angles 2 pi m / M of the codewords, m = 0..M-1."""
+        return _TWO_PI * jnp.arange(self.vocab_size) / self.vocab_size
+
+    def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
+        """Draw one prompt of ``n_tokens`` codewords, as angles."""
+        check_at_least("n_tokens", n_tokens, 2)
+        logits = jnp.log(jax.vmap(self._at)(_positions(n_tokens)))
+        return self.codewords[jax.random.categorical(key, logits)]
+
+    def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
+        """Modes sum_m p_m(sigma) e^{-i n 2 pi m / M}; they do not decay in n."""
+        n = jnp.arange(1, n_modes + 1)
+        return jnp.exp(-1j * n[:, None] * self.codewords) @ (self._at(sigma) + 0j)
+
+
+class DensityPrompts(PromptLaw):
+    """Tokens with a smooth density on the circle, given by its Fourier modes.
+
+    f_o(sigma, theta) = 1 + 2 Re sum_n hat f(sigma, n) e^{i n theta}, against d theta / 2 pi.
+
+    Attributes:
+        modes: sigma -> complex (K,), hat f(sigma, n) for n = 1..K; or a constant array (K,).
+
+    Raises:
+        ValueError: if the density goes negative somewhere.
+    """
+
+    modes: Callable[[Array], Array]
+
+    def __init__(self, modes: Callable[[Array], Array] | Array | np.ndarray | list[complex]):
+        self.modes = modes if callable(modes) else _Constant(jnp.asarray(modes))
+        theta = jnp.linspace(0.0, _TWO_PI, 257)
+        values = jax.vmap(lambda s: self.density(s, theta))(jnp.linspace(0.0, 1.0, 65))
+        if is_concrete(values):
+            check_finite("modes", values)
+            if values.min() < -1e-6:
+                raise ValueError(
+                    f"Argument `modes` must give a density, but it goes negative: {float(values.min()):g}."
+                )
+
+    def _at(self, sigma: Float[Array, ""]) -> Complex[Array, " mode"]:
+        modes = jnp.asarray(self.modes(sigma))
+        if modes.ndim != 1 or modes.size == 0:
+            raise ValueError(f"Argument `modes` must give shape (K,) at a position, but gives {modes.shape}.")
+        return modes + 0j
+
+    def density(self, sigma: Float[Array, ""], theta: Float[Array, " angle"]) -> Float[Array, " angle"]:
+        """Density f_o(sigma, theta) against d theta / 2 pi."""
+        modes = self._at(sigma)
+        n = jnp.arange(1, modes.size + 1)
+        return 1 + 2 * jnp.real(jnp.exp(1j * theta[:, None] * n) @ modes)
+
+    def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
+        """Draw one prompt of ``n_tokens`` angles by inverting the distribution function, to rounding."""
+        check_at_least("n_tokens", n_tokens, 2)
+        uniform = jax.random.uniform(key, (n_tokens,))
+        modes = jax.vmap(self._at)(_positions(n_tokens))
+        n = jnp.arange(1, modes.shape[1] + 1)
+
+        def distribution(theta):
+            waves = modes * (jnp.exp(1j * theta[:, None] * n) - 1) / (1j * n)
+            return (theta + 2 * jnp.sum(jnp.real(waves), axis=1)) / _TWO_PI
+
+        def halve(bracket, _):
+            low, high = bracket
+            middle = (low + high) / 2
+            below = distribution(middle) < uniform
+            return (jnp.where(below, middle, low), jnp.where(below, high, middle)), None
+
+        bracket = (jnp.zeros_like(uniform), jnp.full_like(uniform, _TWO_PI))
+        (low, high), _ = jax.lax.scan(halve, bracket, None, length=jnp.finfo(uniform.dtype).nmant + 3)
+        return (low + high) / 2
+
+    def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
+        """The given modes, cut or padded with zeros to K."""
+        modes = self._at(sigma)[:n_modes]
+        return jnp.pad(modes, (0, n_modes - modes.shape[0]))
+
+
+class ClusterPrompts(PromptLaw):
+    """Consecutive stretches of the prompt near given angles, as in Figure 3.
+
+    With C centres, token j lies in stretch floor(C (j - 1) / N), normally distributed round its centre.
+
+    Attributes:
+        centers: angles of the C clusters in reading order, radians.
+        width: standard deviation of the angle within a cluster, radians.
+    """
+
+    centers: Float[Array, " cluster"] = eqx.field(converter=as_floats)
+    width: Scalar = eqx.field(converter=as_float)
+
+    def __check_init__(self):
+        if self.centers.ndim != 1 or self.centers.size == 0:
+            raise ValueError(
+                f"Argument `centers` must be a non-empty one-dimensional array, "
+                f"but has shape {self.centers.shape}."
+            )
+        check_finite("centers", self.centers)
+        check_positive("width", self.width)
+
+    def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
+        """Draw one prompt of ``n_tokens`` angles, consecutive tokens near the same centre."""
+        check_at_least("n_tokens", n_tokens, 2)
+        stretch = jnp.arange(n_tokens) * self.centers.size // n_tokens
+        return self.centers[stretch] + self.width * jax.random.normal(key, (n_tokens,))
+
+    def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
+        """Modes e^{-i n c(sigma) - n^2 width^2 / 2} of the wrapped normal law."""
+        n = jnp.arange(1, n_modes + 1)
+        stretch = jnp.clip(jnp.ceil(sigma * self.centers.size).astype(int) - 1, 0, self.centers.size - 1)
+        return jnp.exp(-1j * n * self.centers[stretch] - (n * self.width) ** 2 / 2)
+
+
+class _Constant(eqx.Module):
+    value: Array
+
+    def __call__(self, sigma: Array) -> Array:
+        del sigma
+        return self.value
+
+
+def _positions(n_tokens: int) -> Float[Array, " token"]:
+    return jnp.arange(1, n_tokens + 1) / n_tokens
