@@ -1,0 +1,113 @@
+"""The only place that calls `diffrax.diffeqsolve`: options in, values at the saved times out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from jaxkinetic._types import check_at_least, check_increasing, check_positive, check_times
+
+
+class Solve(eqx.Module):
+    """How a differential equation in t is stepped; every part is diffrax's own.
+
+    Attributes:
+        solver: stepping scheme; `diffrax.Dopri8` suits the default tolerances.
+        rtol: relative tolerance of adaptive steps; 1e-11 in double and 1e-5 in single precision if None.
+        atol: absolute tolerance; the same as ``rtol`` if None.
+        step: length of constant steps; adaptive if None.
+        controller: a diffrax step-size controller, which replaces ``rtol``, ``atol`` and ``step``.
+        adjoint: how derivatives pass through the solve; `diffrax.ForwardMode()` for forward mode.
+        max_steps: most steps that a solve may take.
+        progress: progress meter, for example `diffrax.TqdmProgressMeter()`.
+        throw: whether a solve that fails is an error. If not, look at ``result``: the values of a failed
+            solve mean nothing even where they are finite.
+    """
+
+    solver: diffrax.AbstractSolver = eqx.field(default_factory=diffrax.Dopri8)
+    rtol: float | None = eqx.field(default=None, static=True)
+    atol: float | None = eqx.field(default=None, static=True)
+    step: float | None = eqx.field(default=None, static=True)
+    controller: diffrax.AbstractStepSizeController | None = None
+    adjoint: diffrax.AbstractAdjoint = eqx.field(default_factory=diffrax.RecursiveCheckpointAdjoint)
+    max_steps: int = eqx.field(default=65536, static=True)
+    progress: diffrax.AbstractProgressMeter = eqx.field(default_factory=diffrax.NoProgressMeter)
+    throw: bool = eqx.field(default=True, static=True)
+
+    def __check_init__(self):
+        for name in ("rtol", "atol", "step"):
+            value = getattr(self, name)
+            if value is not None:
+                check_positive(name, value)
+        check_at_least("max_steps", self.max_steps, 1)
+        if self.step is not None and (self.rtol is not None or self.atol is not None):
+            raise ValueError("Argument `step` must be None where `rtol` or `atol` is given.")
+        if self.controller is not None and (self.step, self.rtol, self.atol) != (None, None, None):
+            raise ValueError("Argument `controller` must be None where `rtol`, `atol` or `step` is given.")
+
+    def _controller(self, dtype: Any) -> diffrax.AbstractStepSizeController:
+        if self.controller is not None:
+            return self.controller
+        if self.step is not None:
+            return diffrax.ConstantStepSize()
+        rtol = (1e-11 if jnp.finfo(dtype).bits >= 64 else 1e-5) if self.rtol is None else self.rtol
+        return diffrax.PIDController(rtol=rtol, atol=rtol if self.atol is None else self.atol)
+
+
+class Solution(eqx.Module):
+    """Values of a solve at its saved times.
+
+    Attributes:
+        ts: saved times t, (T,).
+        values: what was integrated, with the times along the first axis.
+        stats: numbers of steps taken, accepted and rejected.
+        result: diffrax's code; `diffrax.RESULTS.successful` unless the solve failed and ``throw`` was off.
+    """
+
+    ts: Float[Array, " time"]
+    values: PyTree[Array]
+    stats: dict[str, Any]
+    result: diffrax.RESULTS
+
+
+def as_times(times: Any, dtype: Any = None) -> Float[Array, " time"]:
+    """Convert saved times to an array; refuse what is unsorted, negative, not finite or not one-dimensional."""
+    given = times if isinstance(times, jax.Array) else np.asarray(times, dtype=float)
+    if np.ndim(given) == 0:
+        given = given[None]
+    check_increasing("times", given)
+    check_times("times", given)
+    return jnp.asarray(given, dtype=dtype)
+
+
+def integrate(
+    field: Callable[[Any, PyTree, PyTree], PyTree],
+    start: PyTree,
+    times: Float[Array, " time"],
+    args: PyTree,
+    options: Solve,
+) -> Solution:
+    """Integrate dy/dt = field(t, y, args) from y(0) = start and save it at ``times``."""
+    dtype = jnp.result_type(*jax.tree.leaves(start))
+    times = jnp.asarray(times, jnp.finfo(dtype).dtype)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        options.solver,
+        t0=jnp.zeros((), times.dtype),
+        t1=times[-1],
+        dt0=None if options.step is None else jnp.asarray(options.step, times.dtype),
+        y0=start,
+        args=args,
+        saveat=diffrax.SaveAt(ts=times),
+        stepsize_controller=options._controller(dtype),
+        adjoint=options.adjoint,
+        max_steps=options.max_steps,
+        progress_meter=options.progress,
+        throw=options.throw,
+    )
+    return Solution(times, solution.ys, solution.stats, solution.result)

@@ -1,0 +1,77 @@
+"""One prompt of N tokens through depth t, by (1.1)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float
+
+from jaxkinetic._types import Angles, check_angles, is_concrete
+from jaxkinetic.integrate import Solve, as_times, integrate
+from jaxkinetic.model import CausalAttention
+from jaxkinetic.particles.drift import velocity
+
+
+class Trajectory(eqx.Module):
+    """Angles of one prompt at the saved times.
+
+    Attributes:
+        ts: saved times t, (T,).
+        angles: theta_j(t) in radians, not wrapped, (T, N).
+        stats: numbers of steps taken, accepted and rejected.
+        result: diffrax's result code.
+    """
+
+    ts: Float[Array, " time"]
+    angles: Float[Array, "time token"]
+    stats: dict[str, Any]
+    result: diffrax.RESULTS
+
+    def __str__(self) -> str:
+        """Summarise shape, times, precision and steps."""
+        n_times, n_tokens = self.angles.shape
+        ends = (
+            f"t = {float(self.ts[0]):g} to {float(self.ts[-1]):g}" if is_concrete(self.ts) else "traced times"
+        )
+        steps = self.stats["num_steps"]
+        taken = int(steps) if is_concrete(steps) else "a traced number of"
+        return f"Trajectory({n_tokens} tokens, {n_times} times, {ends}, {self.angles.dtype}, {taken} steps)"
+
+
+def simulate(
+    model: CausalAttention,
+    theta0: Angles,
+    times: Any,
+    options: Solve | None = None,
+    drift: Callable[[CausalAttention, Array], Array] = velocity,
+) -> Trajectory:
+    """Move one prompt through depth by (1.1), d theta_j / dt = sum_{k<j} omega_{jk} w'(theta_j - theta_k).
+
+    Args:
+        model: kernel and positional weights.
+        theta0: initial angles in radians, (N,), N >= 2. For many prompts use `jax.vmap`.
+        times: saved times t, increasing, the first at least 0; the solve starts at 0.
+        options: solver, steps, adjoint, progress and failure handling; see `Solve`.
+        drift: the velocity (model, theta) -> (N,); linear-time by default, `pairwise_drift` for reference.
+
+    Returns:
+        The trajectory; ``.angles`` is (T, N). Differentiable in theta0, beta, lam and the times.
+
+    Raises:
+        ValueError: on angles of the wrong shape or dtype, or times unsorted, negative or not finite.
+        RuntimeError: if the solve fails and ``options.throw`` is on.
+    """
+    check_angles("theta0", theta0)
+    if not is_concrete(*jax.tree.leaves(model)):
+        theta0 = model.check_resolved(theta0)
+    return _simulate(
+        model, theta0, as_times(times, theta0.dtype), Solve() if options is None else options, drift
+    )
+
+
+@eqx.filter_jit
+def _simulate(model, theta0, times, options, drift):
+    solution = integrate(lambda _, theta, model: drift(model, theta), theta0, times, model, options)
+    return Trajectory(solution.ts, solution.values, solution.stats, solution.result)
