@@ -1,0 +1,1 @@
+"""The limit of infinitely many tokens."""
