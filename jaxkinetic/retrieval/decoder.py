@@ -1,0 +1,71 @@
+"""The decoder: nearest codeword, hard accuracy (1.4), soft accuracy (1.5) and its Fourier form (1.6)."""
+
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxkinetic._types import check_at_least
+from jaxkinetic.limit.closed_form import mode_weights, needed_modes
+
+
+def decode(theta: Float[Array, "*shape"], vocab_size: int) -> Int[Array, "*shape"]:
+    """Return the codeword m in 0..M-1 whose angle 2 pi m / M is nearest to theta on the circle.
+
+    Args:
+        theta: angles in radians.
+        vocab_size: vocabulary size M >= 2.
+    """
+    check_at_least("vocab_size", vocab_size, 2)
+    return jnp.round(theta * vocab_size / (2 * math.pi)).astype(int) % vocab_size
+
+
+def hard_accuracy(
+    last: Float[Array, "*shape"], source: Float[Array, "*shape"], vocab_size: int
+) -> Float[Array, ""]:
+    """Fraction of prompts whose last token ends within pi / M of the source's codeword (1.4).
+
+    Args:
+        last: final angles theta_N(t), radians, any shape of prompts.
+        source: initial angles theta_{i*}(0) of the same prompts.
+        vocab_size: vocabulary size M >= 2.
+    """
+    check_at_least("vocab_size", vocab_size, 2)
+    distance = jnp.abs(_wrap(last - source))
+    return jnp.mean((distance <= math.pi / vocab_size).astype(distance.dtype))
+
+
+def soft_accuracy(
+    last: Float[Array, "*shape"], source: Float[Array, "*shape"], vocab_size: int
+) -> Float[Array, ""]:
+    """Mean periodic Gaussian of the distance to the source (1.5), summed over the images of the circle.
+
+    E sum_k exp(-(M^2 / 2 pi^2) (theta_N(t) - theta_{i*}(0) - 2 pi k)^2)
+
+    Args:
+        last: final angles theta_N(t), radians, any shape of prompts.
+        source: initial angles theta_{i*}(0) of the same prompts.
+        vocab_size: vocabulary size M >= 2.
+    """
+    check_at_least("vocab_size", vocab_size, 2)
+    images = 2 * math.pi * jnp.arange(-6, 7)
+    distance = _wrap(last - source)[..., None] - images
+    return jnp.mean(jnp.sum(jnp.exp(-((vocab_size * distance / math.pi) ** 2) / 2), axis=-1))
+
+
+def soft_accuracy_fourier(
+    last: Float[Array, "*shape"], source: Float[Array, "*shape"], vocab_size: int
+) -> Float[Array, ""]:
+    """The same soft accuracy by Fourier modes (1.6).
+
+    (sqrt(pi / 2) / M) (1 + 2 sum_{n >= 1} e^{-pi^2 n^2 / 2 M^2} E cos(n (theta_N(t) - theta_{i*}(0))))
+    """
+    check_at_least("vocab_size", vocab_size, 2)
+    weights = mode_weights(vocab_size, needed_modes(vocab_size))
+    n = jnp.arange(1, weights.size + 1)
+    waves = jnp.cos((last - source)[..., None] * n) @ weights
+    return math.sqrt(math.pi / 2) / vocab_size * jnp.mean(1 + 2 * waves)
+
+
+def _wrap(angle: Array) -> Array:
+    return angle - 2 * math.pi * jnp.round(angle / (2 * math.pi))

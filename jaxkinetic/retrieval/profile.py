@@ -1,0 +1,205 @@
+"""The predicted retrieval profile S_t(sigma_0) (1.21) and its U shape (Theorem 1.3)."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix as optx
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxkinetic._types import (
+    Scalar,
+    as_float,
+    check_at_least,
+    check_positions,
+    check_scalar,
+    check_times,
+    is_concrete,
+)
+from jaxkinetic.limit import closed_form
+from jaxkinetic.model import CausalAttention
+
+_SCAN_NODES = 2048
+
+
+class RetrievalProfile(eqx.Module):
+    """The retrieval profile of uniform prompts to leading order in 1 / N.
+
+    Attributes:
+        sources: source positions sigma_0 in (0, 1], (S,).
+        values: S_t(sigma_0) of (1.21), (S,).
+        vocab_size: vocabulary size M.
+    """
+
+    sources: Float[Array, " source"]
+    values: Float[Array, " source"]
+    vocab_size: int = eqx.field(static=True)
+
+    def soft_accuracy(self, n_tokens: int) -> Float[Array, " source"]:
+        """Soft accuracy at N tokens to order 1 / N (1.20); what is left out is O(N^{-2} sigma_0^{-2})."""
+        check_at_least("n_tokens", n_tokens, 2)
+        return closed_form.soft_accuracy(self.values, self.vocab_size, n_tokens)
+
+
+def retrieval_profile(model: CausalAttention, time: Any, vocab_size: int, sources: Any) -> RetrievalProfile:
+    """Evaluate the retrieval profile S_t(sigma_0) (1.21) of uniform prompts in closed form.
+
+    Args:
+        model: kernel and ALiBi weights.
+        time: depth t >= 0.
+        vocab_size: vocabulary size M >= 2.
+        sources: source positions sigma_0 in (0, 1], (S,); see `jnp.linspace` or your curve's positions.
+
+    Returns:
+        The profile; differentiable in beta, lam, t and the sources.
+
+    Raises:
+        ValueError: on t < 0, M < 2 or positions outside (0, 1].
+    """
+    time = _check(model, time, vocab_size)
+    given = sources if is_concrete(sources) is False else np.asarray(sources, dtype=float)
+    if np.ndim(given) != 1 or np.size(given) == 0:
+        raise ValueError(
+            f"Argument `sources` must be a non-empty one-dimensional array, but has shape {np.shape(given)}."
+        )
+    check_positions("sources", given)
+    positions = jnp.asarray(sources, dtype=jnp.result_type(time))
+    return _retrieval_profile(model, time, vocab_size, positions)
+
+
+@eqx.filter_jit
+def _retrieval_profile(model, time, vocab_size, sources):
+    rates, weights = profile_modes(model, vocab_size)
+    signed = model.kernel.has_signed_rates
+    values = jax.vmap(
+        lambda s: closed_form.retrieval_correction(rates, weights, time, s, model.positions, signed)
+    )(sources)
+    return RetrievalProfile(sources, values, vocab_size)
+
+
+class UShape(eqx.Module):
+    """Shape of the retrieval profile of uniform prompts.
+
+    Attributes:
+        argmin: position sigma_0 of the lowest interior minimum; 1 where there is none.
+        minimum: S_t at ``argmin``.
+        depth: S_t(1) - minimum, how far the middle lies below the end; the start is infinitely high.
+        n_minima: number of interior minima, by the sign changes of S_t' on 2048 nodes in the variable Y.
+        has_primacy: S_t grows to infinity as sigma_0 goes to 0, which holds once some a_n t > 0.
+        has_recency: S_t'(1) > 0, exactly.
+        is_u_shaped: primacy, recency and exactly one interior minimum.
+        smallness: t sup_n a_n, the left-hand side of (1.22).
+        smallness_bound: min(3 - sqrt 3, 2 (1 - e^{-lam})), its right-hand side.
+        theorem_holds: lam > 0 and (1.22); then Theorem 1.3 proves the U, otherwise it is silent.
+        recency_threshold: depth t below which recency holds, exactly; never where it is not positive.
+    """
+
+    argmin: Scalar
+    minimum: Scalar
+    depth: Scalar
+    n_minima: Int[Array, ""]
+    has_primacy: Bool[Array, ""]
+    has_recency: Bool[Array, ""]
+    is_u_shaped: Bool[Array, ""]
+    smallness: Scalar
+    smallness_bound: Scalar
+    theorem_holds: Bool[Array, ""]
+    recency_threshold: Scalar
+
+
+def u_shape(model: CausalAttention, time: Any, vocab_size: int) -> UShape:
+    """Locate the minimum of the retrieval profile and say whether the profile is a U.
+
+    Minima are bracketed where S_t' changes sign and then found by bisection to rounding; their location
+    and value are differentiable in beta, lam and t by the implicit function theorem.
+
+    Args:
+        model: kernel and ALiBi weights.
+        time: depth t > 0.
+        vocab_size: vocabulary size M >= 2.
+
+    Raises:
+        ValueError: on t < 0 or M < 2.
+    """
+    return _u_shape(model, _check(model, time, vocab_size), vocab_size)
+
+
+@eqx.filter_jit
+def _u_shape(model, time, vocab_size):
+    rates, weights = profile_modes(model, vocab_size)
+    lam, signed = model.positions.lam, model.kernel.has_signed_rates
+    dtype = jnp.result_type(rates, time)
+    eps = float(jnp.finfo(dtype).eps)
+
+    def slope(y, args):
+        rates, time, lam = args
+        return closed_form.correction_slope(y, rates, weights, time, lam, signed)
+
+    args = (rates, time, lam)
+    # Nodes crowd towards the end of the prompt; beyond the last one primacy has long set in.
+    last = 50 + jax.lax.stop_gradient(jnp.maximum(lam, 0))
+    nodes = last * jnp.linspace(0, 1, _SCAN_NODES, dtype=dtype) ** 2
+    slopes = jax.vmap(lambda y: slope(y, args))(jax.lax.stop_gradient(nodes))
+    turns = (slopes[:-1] < 0) & (slopes[1:] >= 0)
+
+    def value_at(y):
+        source = closed_form.source_position(y, lam)
+        return closed_form.retrieval_correction(rates, weights, time, source, model.positions, signed)
+
+    values = jax.vmap(value_at)(nodes)
+    lowest = jnp.argmin(jnp.where(turns, values[:-1], jnp.inf))
+    exists = jnp.any(turns)
+    lower, upper = nodes[lowest], nodes[lowest + 1]
+    # Without a turn the bracket is a dummy on which y - 1 changes sign, so that the search stays defined.
+    root = optx.root_find(
+        lambda y, args: jnp.where(exists, slope(y, args), y - 1),
+        optx.Bisection(rtol=2 * eps, atol=eps, flip="detect"),
+        jnp.where(exists, (lower + upper) / 2, 1.5).astype(dtype),
+        args=args,
+        options={
+            "lower": jax.lax.stop_gradient(jnp.where(exists, lower, 0.0)).astype(dtype),
+            "upper": jax.lax.stop_gradient(jnp.where(exists, upper, 2.0)).astype(dtype),
+        },
+        max_steps=128,
+        throw=False,
+    ).value
+    y = jnp.where(exists, root, 0)
+    end = value_at(jnp.zeros((), dtype))
+    minimum = value_at(y)
+    has_primacy = (time > 0) & (jnp.max(rates) > 0)
+    has_recency = slope(jnp.zeros((), dtype), args) < 0
+    n_minima = jnp.sum(turns)
+    smallness = time * jnp.max(rates)
+    bound = closed_form.smallness_bound(lam)
+    return UShape(
+        argmin=closed_form.source_position(y, lam),
+        minimum=minimum,
+        depth=end - minimum,
+        n_minima=n_minima,
+        has_primacy=has_primacy,
+        has_recency=has_recency,
+        is_u_shaped=has_primacy & has_recency & (n_minima == 1),
+        smallness=smallness,
+        smallness_bound=bound,
+        theorem_holds=(lam > 0) & (time > 0) & (smallness <= bound),
+        recency_threshold=closed_form.recency_threshold(rates, weights, lam),
+    )
+
+
+def profile_modes(
+    model: CausalAttention, vocab_size: int
+) -> tuple[Float[Array, " mode"], Float[Array, " mode"]]:
+    """Growth rates a_n and decoder weights w_n of the modes that carry the profile."""
+    rates = model.kernel.growth_rates()
+    n_modes = min(rates.shape[0], closed_form.needed_modes(vocab_size))
+    return rates[:n_modes], closed_form.mode_weights(vocab_size, n_modes)
+
+
+def _check(model: CausalAttention, time: Any, vocab_size: int) -> Scalar:
+    check_at_least("vocab_size", vocab_size, 2)
+    check_scalar("time", time)
+    check_times("time", time)
+    time = as_float(time)
+    return time if is_concrete(*jax.tree.leaves(model.kernel)) else model.check_resolved(time)
