@@ -1,0 +1,28 @@
+"""Configuration of the suite; it must run before jaxkinetic is imported."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most of the suite's time is compilation; a second run in the same checkout skips it.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+# Shapes and dtypes of every annotated function and field are checked while the tests run.
+jaxtyping.install_import_hook("jaxkinetic", "beartype.beartype")
+
+
+@pytest.fixture
+def as_installed() -> Iterator[None]:
+    """Run without the shape checker, as users do: errors must come from the package itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
