@@ -1,5 +1,15 @@
 """Causal self-attention as an interacting particle system: simulation, kinetic limit, retrieval, inference."""
 
+from jaxkinetic.inference import (
+    CurveFit,
+    Interval,
+    RetrievalCurve,
+    fit_curves,
+    list_models,
+    load_baselines,
+    load_curves,
+    read_curves,
+)
 from jaxkinetic.integrate import Solve
 from jaxkinetic.model import (
     ALiBi,
@@ -30,9 +40,12 @@ __all__ = [
     "CausalAttention",
     "ClusterPrompts",
     "CodewordPrompts",
+    "CurveFit",
     "DensityPrompts",
     "ExpCosine",
     "FourierKernel",
+    "Interval",
+    "RetrievalCurve",
     "RetrievalProfile",
     "SmoothKernel",
     "Solve",
@@ -40,8 +53,13 @@ __all__ = [
     "UShape",
     "UniformPrompts",
     "decode",
+    "fit_curves",
     "hard_accuracy",
+    "list_models",
+    "load_baselines",
+    "load_curves",
     "pairwise_drift",
+    "read_curves",
     "required_modes",
     "retrieval_profile",
     "simulate",

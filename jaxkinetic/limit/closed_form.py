@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxkinetic._types import Scalar
-from jaxkinetic.limit.bessel import entire_bessel, scaled_entire_bessel
+from jaxkinetic.limit.bessel import entire_bessel, scaled_entire_bessel, slope_cap
 from jaxkinetic.model.positions import ALiBi, log_sinhc
 
 CONVEXITY_BOUND = 3 - math.sqrt(3)
@@ -43,13 +43,25 @@ def goursat_variable(sigma: Scalar, source: Scalar, lam: Scalar) -> Scalar:
 def source_position(y: Scalar, lam: Scalar) -> Scalar:
     """Invert the variable at the output layer: the sigma_0 with Y(1; sigma_0) = y.
 
-    sigma_0 = log(1 + (e^lam - 1) e^{-y}) / lam, and e^{-y} where lam is zero.
+    sigma_0 = log(1 + (e^lam - 1) e^{-y}) / lam, and e^{-y} where lam is zero. Where that would overflow or
+    cancel it is 1 + (log(1 + (1 - e^{-y}) e^{y - lam}) - y) / lam, which serves lam > -600, in single precision
+    lam > -75.
     """
-    x = jnp.expm1(lam) * jnp.exp(-y)
-    tiny = jnp.abs(lam) < 1e-6
-    ratio = jnp.log1p(jnp.where(tiny, 1.0, x)) / jnp.where(tiny, 1.0, lam)
-    # At lam = 0 to second order, which is below rounding here.
-    return jnp.where(tiny, jnp.exp(-y) * (1 + lam * (1 - jnp.exp(-y)) / 2), ratio)
+    precision = jnp.finfo(jnp.result_type(y, lam))
+    largest = 0.9 * math.log(precision.max)
+    decay, rest = jnp.exp(-y), -jnp.expm1(-y)
+    tiny, far_from_end = jnp.abs(lam) < float(precision.eps) ** (1 / 3), lam - y <= 1
+    divisor = jnp.where(tiny, 1.0, lam)
+    # The two factorings of x keep exponents small for either sign of lam.
+    rising = jnp.exp(jnp.where(far_from_end, lam - y, 0.0)) * -jnp.expm1(-jnp.maximum(lam, 0.0))
+    x = jnp.where(lam > 0, rising, decay * jnp.expm1(jnp.minimum(lam, 0.0)))
+    near_end = ~far_from_end | (x < -0.5)
+    plain = jnp.log1p(jnp.where(near_end | tiny, 1.0, x)) / divisor
+    exponent = jnp.where(near_end, jnp.minimum(y - lam, largest), 0.0)
+    from_end = 1 + (jnp.log1p(rest * jnp.exp(exponent)) - y) / divisor
+    # At lam = 0 to third order, which is below rounding here.
+    expansion = decay * (1 + lam * rest / 2 * (1 + lam * (1 - 2 * decay) / 3))
+    return jnp.where(tiny, expansion, jnp.where(near_end, from_end, plain))
 
 
 def psi(c: Scalar, y: Scalar, signed: bool = True) -> Scalar:
@@ -60,7 +72,20 @@ def psi(c: Scalar, y: Scalar, signed: bool = True) -> Scalar:
         y: the variable Y of (1.24).
         signed: whether c may be negative.
     """
-    return c * entire_bessel(1, c * y, signed)
+    return _product(c, entire_bessel(1, c * y, signed))
+
+
+@jax.custom_jvp
+def _product(factor: Array, growing: Array) -> Array:
+    """A product whose second factor may be infinite; its slope is then cut, as that of `entire_bessel`."""
+    return factor * growing
+
+
+@_product.defjvp
+def _product_jvp(primals, tangents):
+    (factor, growing), (dfactor, dgrowing) = primals, tangents
+    bounded = jnp.minimum(growing, slope_cap(growing.dtype))
+    return _product(factor, growing), dfactor * bounded + factor * dgrowing
 
 
 def volterra_hardy(
@@ -79,7 +104,7 @@ def volterra_hardy(
         signed: whether the rate may be negative; False is cheaper.
     """
     y = goursat_variable(sigma, source, positions.lam)
-    return positions.graphon(sigma, source) * psi(rate * time, y, signed)
+    return _product(positions.graphon(sigma, source), psi(rate * time, y, signed))
 
 
 def retrieval_correction(
@@ -102,7 +127,7 @@ def retrieval_correction(
     """
     one = jnp.ones_like(source)
     y = goursat_variable(one, source, positions.lam)
-    return positions.graphon(one, source) * jnp.sum(weights * psi(rates * time, y, signed))
+    return _product(positions.graphon(one, source), jnp.sum(weights * psi(rates * time, y, signed)))
 
 
 def soft_accuracy(correction: Array, vocab_size: int, n_tokens: int | Array) -> Array:
@@ -144,3 +169,26 @@ def correction_slope(
     value = c * scaled_entire_bessel(1, c * y, log_scale, signed)
     slope = c**2 * scaled_entire_bessel(2, c * y, log_scale, signed)
     return jnp.sum(weights * ((mean + tilt) * slope - tilt * value))
+
+
+def correction_shape(
+    rates: Float[Array, " mode"],
+    weights: Float[Array, " mode"],
+    time: Scalar,
+    sources: Float[Array, " source"],
+    positions: ALiBi,
+    signed: bool = True,
+) -> tuple[Float[Array, " source"], Scalar]:
+    """S_t at several sources with its largest exponential taken out, so that it never overflows.
+
+    Returns:
+        (values, log_scale) with S_t(sigma_0) = values e^{log_scale}; log_scale counts as a constant.
+    """
+    one = jnp.ones((), sources.dtype)
+    y = jax.vmap(lambda s: goursat_variable(one, s, positions.lam))(sources)
+    graphon = jax.vmap(lambda s: positions.graphon(one, s))(sources)
+    c = rates * time
+    log_scale = jax.lax.stop_gradient(2 * jnp.sqrt(jnp.maximum(jnp.max(c), 0) * jnp.maximum(jnp.max(y), 0)))
+    z = c * y[:, None]
+    waves = scaled_entire_bessel(1, z, jnp.broadcast_to(log_scale, z.shape), signed)
+    return graphon * (waves @ (weights * c)), log_scale

@@ -1,0 +1,302 @@
+"""Least-squares fit of beta and lam to measured retrieval curves, with honest intervals."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxkinetic._types import check_at_least, check_positive
+from jaxkinetic.inference import search
+from jaxkinetic.inference.curves import RetrievalCurve
+from jaxkinetic.inference.intervals import Interval, Profile, profile_intervals, threshold
+from jaxkinetic.inference.projection import CurveData, lines, shapes, stack_curves
+from jaxkinetic.inference.search import FREE, Range, Surface
+from jaxkinetic.model import ExpCosine, required_modes
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternative:
+    """A description of the same curves that is not the model, and how well it fits.
+
+    Attributes:
+        name: what it is.
+        chi2: its chi-squared.
+        dof: points less parameters.
+        p_value: probability of a larger chi-squared if it were true; NaN where errors are not known.
+        aic: Akaike's criterion, chi2 + 2 parameters; lower is better.
+    """
+
+    name: str
+    chi2: float
+    dof: int
+    p_value: float
+    aic: float
+
+
+@dataclasses.dataclass(frozen=True)
+class CurveFit:
+    """Result of `fit_curves`.
+
+    Attributes:
+        beta: best sharpness within the search range; see ``identifiable`` before quoting it.
+        lam: best positional bias within the search range; likewise.
+        ridge: r = 2 lam / (a_1 t), the combination to which shallow curves are sensitive.
+        intervals: profile-likelihood intervals of "beta" and "lam".
+        identifiable: whether the interval of "beta" and of "lam" is closed.
+        chi2: smallest chi-squared.
+        dof: points less parameters: beta, lam, and two per curve.
+        p_value: probability of a larger chi-squared if the model were true; NaN where errors are not known.
+        aic: Akaike's criterion, chi2 + 2 parameters.
+        alternatives: a constant and a quadratic in sigma_0 for each curve.
+        surface: chi-squared over the whole search range.
+        profiles: for "beta" and "lam", the smallest chi-squared at each of its values.
+        curves: the curves that were fitted.
+        time: depth t, fixed.
+        vocab_size: vocabulary size M, fixed.
+        errors_known: whether n_questions were given; if not, the scatter round the best fit sets the errors.
+        level: coverage of the intervals and of `band`.
+    """
+
+    beta: float
+    lam: float
+    ridge: float
+    intervals: dict[str, Interval]
+    identifiable: dict[str, bool]
+    chi2: float
+    dof: int
+    p_value: float
+    aic: float
+    alternatives: list[Alternative]
+    surface: Surface
+    profiles: dict[str, Profile]
+    curves: list[RetrievalCurve]
+    time: float
+    vocab_size: int
+    errors_known: bool
+    level: float
+    _data: CurveData = dataclasses.field(repr=False)
+    _region: Surface = dataclasses.field(repr=False)
+
+    def predict(self, curve: RetrievalCurve, sources: Any = None) -> np.ndarray:
+        """Fitted accuracy of one of the fitted curves, at its own positions or at others in (0, 1]."""
+        fitted, _ = self._predict(curve, sources, np.array([self.beta]), np.array([self.lam]))
+        return fitted[0]
+
+    def band(self, curve: RetrievalCurve, sources: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest accuracy that the data allow at each position: a profile-likelihood band.
+
+        Over every (beta, lam, c0, c1) whose chi-squared exceeds the smallest by no more than the threshold of
+        ``level`` for one quantity.
+        """
+        rise = (self._region.chi2 - self.chi2).clip(0)
+        inside = rise <= threshold(self.level)
+        fitted, error = self._predict(curve, sources, self._region.beta[inside], self._region.lam[inside])
+        # What (beta, lam) leaves of the threshold is free for the line's own error.
+        left = np.sqrt(threshold(self.level) - rise[inside])[:, None]
+        return (fitted - left * error).min(axis=0), (fitted + left * error).max(axis=0)
+
+    def _predict(self, curve, sources, beta, lam):
+        index = next((i for i, c in enumerate(self.curves) if c is curve), None)
+        if index is None:
+            raise ValueError("Argument `curve` must be one of the fitted curves; see `.curves`.")
+        wanted = curve.sources if sources is None else np.asarray(sources, dtype=float)
+        if wanted.ndim != 1 or not np.all((wanted > 0) & (wanted <= 1)):
+            raise ValueError(f"Argument `sources` must lie in (0, 1], but is {wanted}.")
+        # Padded to few shapes, so that a notebook's many calls compile once.
+        pairs = [np.pad(x, (0, -x.size % 64), mode="edge") for x in (beta, lam)]
+        everywhere = np.pad(wanted, (0, -wanted.size % 64), mode="edge")
+        fitted, error = _predict_lines(pairs[0], pairs[1], jnp.asarray(everywhere), self._data)
+        return fitted[: beta.size, index, : wanted.size], error[: beta.size, index, : wanted.size]
+
+
+def fit_curves(
+    curves: Sequence[RetrievalCurve] | RetrievalCurve,
+    time: float = 1.0,
+    vocab_size: int = 8,
+    level: float = 0.95,
+    beta_range: tuple[float, float] = (0.01, 10.0),
+    lam_range: tuple[float, float] = (-20.0, 100.0),
+) -> CurveFit:
+    """Fit shared beta and lam to one or several curves: accuracy = c0 + c1 S_t(sigma_0; beta, lam).
+
+    c0 and c1 >= 0 belong to each curve and are eliminated exactly; points are weighted by their binomial
+    errors. Depth t and vocabulary size M are fixed: only a_n t enters the profile, so that t cannot be told
+    from beta. The minimum is sought on a grid and by Levenberg-Marquardt from many starts; intervals are
+    those of the profile likelihood.
+
+    Args:
+        curves: measured curves, for example the lengths of one model.
+        time: depth t.
+        vocab_size: vocabulary size M of the decoder.
+        level: coverage of intervals and bands.
+        beta_range: sharpness that is searched.
+        lam_range: positional bias that is searched; it has to include 0.
+
+    Returns:
+        The fit. An interval that reaches the end of the range is open there, and its parameter "unidentified".
+
+    Raises:
+        ValueError: if there are no curves, fewer positions than parameters, curves some of which have
+            n_questions and some not, constant curves only, or ranges that cannot be searched.
+    """
+    curves = [curves] if isinstance(curves, RetrievalCurve) else list(curves)
+    bounds = _check(curves, time, vocab_size, level, beta_range, lam_range)
+    n_points = sum(c.sources.size for c in curves)
+    n_parameters = 2 + 2 * len(curves)
+    n_modes = required_modes(bounds.beta[1], np.float64)
+    data, errors_known = stack_curves(curves, time, vocab_size, n_modes)
+
+    whole = search.surface(data, bounds)
+    best = _minimum(whole, data, bounds)
+    if not errors_known:
+        # The scatter round the best fit stands for the errors: chi-squared becomes its degrees of freedom.
+        scale = max(n_points - n_parameters, 1) / best[2]
+        data = eqx.tree_at(lambda d: d.weight, data, data.weight * scale)
+        whole = whole._replace(chi2=whole.chi2 * scale)
+        best = (best[0], best[1], best[2] * scale)
+
+    intervals, profiles = profile_intervals(best, whole, data, bounds, level)
+    # Following the profiles may find a lower point than the first search did.
+    lowest = [(p.beta[i], p.lam[i], p.chi2[i]) for p in profiles.values() for i in [np.argmin(p.chi2)]]
+    beta, lam, chi2 = map(float, min(lowest, key=lambda point: point[2]))
+    dof = n_points - n_parameters
+    rate = float(ExpCosine(beta).growth_rates()[0])
+    return CurveFit(
+        beta=beta,
+        lam=lam,
+        ridge=2 * lam / (rate * time),
+        intervals=intervals,
+        identifiable={name: interval.closed for name, interval in intervals.items()},
+        chi2=chi2,
+        dof=dof,
+        p_value=_p_value(chi2, dof) if errors_known else math.nan,
+        aic=chi2 + 2 * n_parameters,
+        alternatives=[
+            _polynomial(name, degree, data, errors_known)
+            for name, degree in (("constant", 0), ("quadratic", 2))
+        ],
+        surface=whole,
+        profiles=profiles,
+        curves=curves,
+        time=float(time),
+        vocab_size=vocab_size,
+        errors_known=errors_known,
+        level=level,
+        _data=data,
+        _region=_region(chi2 + threshold(level), whole, profiles, data, bounds),
+    )
+
+
+def _check(curves, time, vocab_size, level, beta_range, lam_range) -> Range:
+    if not jax.config.read("jax_enable_x64"):
+        raise ValueError(
+            "Fits need double precision: call `jax.config.update('jax_enable_x64', True)` first "
+            "(the command line does)."
+        )
+    _check_curves(curves)
+    check_positive("time", time)
+    check_at_least("vocab_size", vocab_size, 2)
+    if not 0 < level < 1:
+        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
+    check_positive("beta_range", np.asarray(beta_range))
+    if not beta_range[0] < beta_range[1]:
+        raise ValueError(f"Argument `beta_range` must increase, but is {beta_range}.")
+    if not (-math.inf < lam_range[0] < 0 < lam_range[1] < math.inf):
+        raise ValueError(f"Argument `lam_range` must be finite and include 0, but is {lam_range}.")
+    return Range((float(beta_range[0]), float(beta_range[1])), (float(lam_range[0]), float(lam_range[1])))
+
+
+def _check_curves(curves) -> None:
+    if not curves:
+        raise ValueError("Argument `curves` must hold at least one curve, but is empty.")
+    for curve in curves:
+        if not isinstance(curve, RetrievalCurve):
+            raise ValueError(f"Argument `curves` must hold RetrievalCurve, but holds {type(curve).__name__}.")
+    if len({c.n_questions is None for c in curves}) > 1:
+        raise ValueError("Argument `curves` must have n_questions in every curve or in none.")
+    n_points, n_parameters = sum(c.sources.size for c in curves), 2 + 2 * len(curves)
+    if n_points < n_parameters:
+        raise ValueError(
+            f"Argument `curves` must have at least as many positions as parameters, but has {n_points} "
+            f"positions for {n_parameters} parameters (beta, lam, and two per curve)."
+        )
+    if all(np.ptp(c.accuracy) == 0 for c in curves):
+        raise ValueError("Argument `curves` must vary with position, but every curve is constant.")
+
+
+def _minimum(whole: Surface, data: CurveData, bounds: Range) -> tuple[float, float, float]:
+    """Polish the local minima of the grid and return the lowest (beta, lam, chi2)."""
+    ringed = np.pad(whole.chi2, 1, constant_values=np.inf)
+    around = [np.roll(ringed, s, axis=a)[1:-1, 1:-1] for a in (0, 1) for s in (-1, 1)]
+    local = np.where(np.all([whole.chi2 <= n for n in around], axis=0), whole.chi2, np.inf)
+    starts = np.argsort(local, axis=None)[: search.LANES]
+    polished = search.polish(whole.beta.ravel()[starts], whole.lam.ravel()[starts], FREE, data, bounds)
+    i = np.argmin(polished.chi2)
+    return float(polished.beta[i]), float(polished.lam[i]), float(polished.chi2[i])
+
+
+def _region(
+    limit: float, whole: Surface, profiles: dict[str, Profile], data: CurveData, bounds: Range
+) -> Surface:
+    """Points that cover the allowed region: both profiles, and a grid on the rectangle of (b, q) round it."""
+    known = [Surface(p.beta, p.lam, p.chi2) for p in profiles.values()] + [
+        Surface(whole.beta.ravel(), whole.lam.ravel(), whole.chi2.ravel())
+    ]
+    beta, lam, chi2 = (np.concatenate(column) for column in zip(*known, strict=True))
+    inside = chi2 <= limit
+    b = np.asarray(search.b_of(jnp.asarray(beta[inside]), bounds))
+    q = np.asarray(search.q_of(jnp.asarray(lam[inside]), jnp.asarray(beta[inside]), bounds))
+    margin = 0.05 * (np.ptp(q) + 1e-3)
+    fine = search.surface(
+        data, bounds, (float(b.min()), float(b.max())), (float(q.min() - margin), float(q.max() + margin))
+    )
+    merged = [np.concatenate([k[inside], f.ravel()]) for k, f in zip((beta, lam, chi2), fine, strict=True)]
+    return Surface(merged[0], merged[1], merged[2])
+
+
+def _polynomial(name: str, degree: int, data: CurveData, errors_known: bool) -> Alternative:
+    """Weighted polynomial in sigma_0 of each curve."""
+    total, n_points = 0.0, 0
+    for sources, accuracy, weight in zip(
+        *(np.asarray(x) for x in (data.sources, data.accuracy, data.weight)), strict=True
+    ):
+        real = weight > 0
+        root = np.sqrt(weight[real])
+        basis = root[:, None] * np.vander(sources[real], degree + 1)
+        coefficients = np.linalg.lstsq(basis, root * accuracy[real], rcond=None)[0]
+        total += float(np.sum((basis @ coefficients - root * accuracy[real]) ** 2))
+        n_points += int(real.sum())
+    n_parameters = (degree + 1) * data.sources.shape[0]
+    dof = n_points - n_parameters
+    p_value = _p_value(total, dof) if errors_known else math.nan
+    return Alternative(name, total, dof, p_value, total + 2 * n_parameters)
+
+
+def _predict_lines(beta, lam, wanted, data):
+    chunks = [_predict_chunk(beta[i : i + 64], lam[i : i + 64], wanted, data) for i in range(0, beta.size, 64)]
+    return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+
+@eqx.filter_jit
+def _predict_chunk(beta, lam, wanted, data):
+    everywhere = jnp.broadcast_to(wanted, (data.sources.shape[0], wanted.shape[0]))
+
+    def one(beta, lam):
+        best, _ = lines(beta, lam, data)
+        values, _ = shapes(beta, lam, everywhere, data)
+        distance = values - best.center[:, None]
+        fitted = best.mean[:, None] + best.slope[:, None] * distance
+        # A line held at slope zero has no slope to be uncertain about.
+        tilt = jnp.where(best.slope[:, None] > 0, distance**2 / best.spread[:, None], 0)
+        return fitted, jnp.sqrt(1 / best.weight[:, None] + tilt)
+
+    return jax.vmap(one)(beta, lam)
+
+
+def _p_value(chi2: float, dof: int) -> float:
+    return float(jax.scipy.special.gammaincc(dof / 2, chi2 / 2)) if dof > 0 else math.nan

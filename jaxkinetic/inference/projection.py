@@ -1,0 +1,134 @@
+"""The likelihood of measured curves: accuracy(sigma_0) = c0 + c1 S_t(sigma_0; beta, lam).
+
+c0 and c1 >= 0 belong to each curve and enter linearly. For given (beta, lam) their best values are
+those of a weighted straight line, so that only beta and lam are left (variable projection).
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxkinetic._types import Scalar
+from jaxkinetic.inference.curves import RetrievalCurve
+from jaxkinetic.limit import closed_form
+from jaxkinetic.model import ALiBi, ExpCosine
+
+
+class CurveData(eqx.Module):
+    """Curves as rectangular arrays, padded with points of weight zero.
+
+    Attributes:
+        sources: positions sigma_0, (C, P).
+        accuracy: fractions, (C, P).
+        weight: inverse variances, (C, P); zero where padded.
+        time: depth t of the model.
+        vocab_size: vocabulary size M of the decoder.
+        n_modes: number of Fourier modes, enough for the largest beta in play.
+    """
+
+    sources: Float[Array, "curve position"]
+    accuracy: Float[Array, "curve position"]
+    weight: Float[Array, "curve position"]
+    time: Scalar
+    vocab_size: int = eqx.field(static=True)
+    n_modes: int = eqx.field(static=True)
+
+
+class Line(eqx.Module):
+    """Best line through one curve for given (beta, lam), and its uncertainty.
+
+    accuracy = mean + slope (S - center), in units where S has lost its factor e^{log_scale}.
+
+    Attributes:
+        mean: weighted mean accuracy.
+        center: weighted mean of the scaled S.
+        slope: coefficient of the scaled S, not negative.
+        spread: weighted sum of squares of S about its center.
+        weight: sum of the weights.
+        log_scale: log of the factor taken out of S.
+    """
+
+    mean: Scalar
+    center: Scalar
+    slope: Scalar
+    spread: Scalar
+    weight: Scalar
+    log_scale: Scalar
+
+
+def stack_curves(
+    curves: Sequence[RetrievalCurve], time: float, vocab_size: int, n_modes: int
+) -> tuple[CurveData, bool]:
+    """Pad curves to one rectangle; the flag tells whether their errors are known (if not, weights are 1)."""
+    known = all(c.n_questions is not None for c in curves)
+    width = max(c.sources.size for c in curves)
+
+    def padded(values, fill):
+        return jnp.asarray(np.stack([np.pad(v, (0, width - v.size), constant_values=fill) for v in values]))
+
+    weights = [1 / c.standard_error**2 if known else np.ones_like(c.sources) for c in curves]
+    data = CurveData(
+        padded([c.sources for c in curves], 0.5),
+        padded([c.accuracy for c in curves], 0.0),
+        padded(weights, 0.0),
+        jnp.asarray(float(time)),
+        vocab_size,
+        n_modes,
+    )
+    return data, known
+
+
+def shapes(
+    beta: Scalar, lam: Scalar, sources: Float[Array, "curve position"], data: CurveData
+) -> tuple[Float[Array, "curve position"], Float[Array, " curve"]]:
+    """Scaled S_t of each curve at given sources and the log of the factor taken out.
+
+    The factor is fixed by the curve's own positions, so that shapes at other sources fit to its `Line`.
+    """
+    n_modes = min(data.n_modes, closed_form.needed_modes(data.vocab_size))
+    rates = ExpCosine(beta, n_modes=data.n_modes).growth_rates()[:n_modes]
+    weights = closed_form.mode_weights(data.vocab_size, n_modes)
+
+    def one(own, wanted):
+        own_scale = closed_form.correction_shape(rates, weights, data.time, own, ALiBi(lam), signed=False)[1]
+        values, scale = closed_form.correction_shape(
+            rates, weights, data.time, wanted, ALiBi(lam), signed=False
+        )
+        return values * jnp.exp(scale - own_scale), own_scale
+
+    return jax.vmap(one)(data.sources, sources)
+
+
+def project(values: Float[Array, " position"], accuracy: Array, weight: Array, log_scale: Scalar) -> Line:
+    """Weighted least-squares line of accuracy on S with slope >= 0."""
+    total = jnp.sum(weight)
+    center = jnp.sum(weight * values) / total
+    mean = jnp.sum(weight * accuracy) / total
+    spread = jnp.sum(weight * (values - center) ** 2)
+    covariance = jnp.sum(weight * (values - center) * (accuracy - mean))
+    # A shape without spread has no slope; the guard is far below any spread that matters.
+    floor = jnp.finfo(values.dtype).tiny ** 0.5
+    slope = jnp.maximum(covariance, 0) / jnp.maximum(spread, floor)
+    return Line(mean, center, slope, spread, total, log_scale)
+
+
+def lines(beta: Scalar, lam: Scalar, data: CurveData) -> tuple[Line, Float[Array, "curve position"]]:
+    """Best line of every curve and the scaled S at its points."""
+    values, scales = shapes(beta, lam, data.sources, data)
+    return jax.vmap(project)(values, data.accuracy, data.weight, scales), values
+
+
+def residuals(beta: Scalar, lam: Scalar, data: CurveData) -> Float[Array, "curve position"]:
+    """Standardised residuals of all points, the nuisances at their best."""
+    best, values = lines(beta, lam, data)
+    fitted = best.mean[:, None] + best.slope[:, None] * (values - best.center[:, None])
+    return jnp.sqrt(data.weight) * (data.accuracy - fitted)
+
+
+def chi_squared(beta: Scalar, lam: Scalar, data: CurveData) -> Scalar:
+    """Sum of squared standardised residuals."""
+    return jnp.sum(residuals(beta, lam, data) ** 2)
