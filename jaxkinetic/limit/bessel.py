@@ -19,7 +19,8 @@ _SERIES_BELOW = 9.0
 _SERIES_TERMS = 26
 _SERIES_ABOVE = -4.0
 _HANKEL_TERMS = 12
-_POISSON_NODES = 24
+_INTEGRAL_NODES = 24
+_ASYMPTOTIC_BELOW = -225.0
 
 
 def entire_bessel(order: int, z: Float[Array, "*shape"], signed: bool = True) -> Float[Array, "*shape"]:
@@ -32,7 +33,7 @@ def entire_bessel(order: int, z: Float[Array, "*shape"], signed: bool = True) ->
 
     Returns:
         Phi_m(z), differentiable any number of times within the orders. Where a derivative exceeds the
-        floating-point range it is cut to the largest finite number, so that no NaN arises from 0 x inf.
+        floating-point range it is cut to a large finite number, so that no NaN arises from 0 x inf.
     """
     return scaled_entire_bessel(order, z, jnp.zeros_like(z), signed)
 
@@ -45,10 +46,10 @@ def scaled_entire_bessel(
     middle = (z > _SERIES_ABOVE) & (z < _SERIES_BELOW)
     value = _series(order, jnp.where(middle, z, 0.0))
     if signed:
-        # Quadrature is good to an absolute rounding, the asymptotic series from 2 sqrt(-z) = 14 or 30 on.
-        border = -225.0 if jnp.finfo(z.dtype).bits >= 64 else -49.0
-        near = jnp.where(z < border, _SERIES_ABOVE, jnp.minimum(z, _SERIES_ABOVE))
-        oscillating = jnp.where(z < border, _hankel(order, jnp.minimum(z, border)), _poisson(order, near))
+        far = z < _ASYMPTOTIC_BELOW
+        near = jnp.where(far, _SERIES_ABOVE, jnp.minimum(z, _SERIES_ABOVE))
+        asymptotic = _hankel(order, jnp.minimum(z, _ASYMPTOTIC_BELOW))
+        oscillating = jnp.where(far, asymptotic, _bessel_integral(order, near))
         value = jnp.where(z <= _SERIES_ABOVE, oscillating, value)
     value = value * jnp.exp(-log_scale)
     return jnp.where(z >= _SERIES_BELOW, _growing(order, jnp.maximum(z, _SERIES_BELOW), log_scale), value)
@@ -59,7 +60,12 @@ def _scaled_entire_bessel_jvp(order, signed, primals, tangents):
     (z, log_scale), (dz, _) = primals, tangents
     slope = scaled_entire_bessel(order + 1, z, log_scale, signed)
     value = scaled_entire_bessel(order, z, log_scale, signed)
-    return value, jnp.minimum(slope, jnp.finfo(slope.dtype).max) * dz
+    return value, jnp.minimum(slope, slope_cap(slope.dtype)) * dz
+
+
+def slope_cap(dtype: jnp.dtype) -> float:
+    """Where derivatives are cut: far enough below the range that the chain rule's later products stay finite."""
+    return float(jnp.finfo(dtype).max) ** 0.75
 
 
 def _series(order, z):
@@ -81,19 +87,20 @@ def _growing(order, z, log_scale):
     return (lower * half / root**order) * half
 
 
-def _poisson(order, z):
-    # Phi_m = c int_0^{pi/2} cos^{2m}(phi) cos(2 sqrt(-z) sin(phi)) d phi, by the midpoint rule, which converges
-    # faster than exponentially on this periodic integrand.
-    phi = (np.arange(_POISSON_NODES) + 0.5) * np.pi / (2 * _POISSON_NODES)
-    constant = 2 / (math.sqrt(math.pi) * math.gamma(order + 0.5)) * np.pi / (2 * _POISSON_NODES)
+def _bessel_integral(order, z):
+    # J_m(x) = (2 / pi) int_0^{pi/2} cos(x sin(phi)) cos(m phi) d phi, with sines for odd m, by the midpoint rule,
+    # which converges faster than exponentially on this periodic integrand.
+    phi = (np.arange(_INTEGRAL_NODES) + 0.5) * np.pi / (2 * _INTEGRAL_NODES)
+    wave, harmonic = (jnp.sin, np.sin) if order % 2 else (jnp.cos, np.cos)
     x = 2 * jnp.sqrt(-z)
 
     def add(total, node):
         weight, sine = node
-        return total + weight * jnp.cos(sine * x), None
+        return total + weight * wave(sine * x), None
 
-    nodes = jnp.asarray(constant * np.cos(phi) ** (2 * order), z.dtype), jnp.asarray(np.sin(phi), z.dtype)
-    return jax.lax.scan(add, jnp.zeros_like(z), nodes)[0]
+    weights = harmonic(order * phi) / _INTEGRAL_NODES
+    nodes = jnp.asarray(weights, z.dtype), jnp.asarray(np.sin(phi), z.dtype)
+    return jax.lax.scan(add, jnp.zeros_like(z), nodes)[0] * (2 / x) ** order
 
 
 def _hankel(order, z):
