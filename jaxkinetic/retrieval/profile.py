@@ -73,9 +73,9 @@ def retrieval_profile(model: CausalAttention, time: Any, vocab_size: int, source
 def _retrieval_profile(model, time, vocab_size, sources):
     rates, weights = profile_modes(model, vocab_size)
     signed = model.kernel.has_signed_rates
-    values = jax.vmap(
-        lambda s: closed_form.retrieval_correction(rates, weights, time, s, model.positions, signed)
-    )(sources)
+    values = jax.vmap(lambda s: closed_form.retrieval_correction(rates, weights, time, s, model.positions, signed))(
+        sources
+    )
     return RetrievalProfile(sources, values, vocab_size)
 
 
@@ -166,12 +166,13 @@ def _u_shape(model, time, vocab_size):
         throw=False,
     ).value
     y = jnp.where(exists, root, 0)
-    end = value_at(jnp.zeros((), dtype))
-    minimum = value_at(y)
-    has_primacy = (time > 0) & (jnp.max(rates) > 0)
+    end = closed_form.retrieval_correction(rates, weights, time, jnp.ones((), dtype), model.positions, signed)
+    minimum = jnp.where(exists, value_at(y), end)
+    largest_rate = jnp.max(model.kernel.growth_rates())
+    has_primacy = (time > 0) & (largest_rate > 0)
     has_recency = slope(jnp.zeros((), dtype), args) < 0
     n_minima = jnp.sum(turns)
-    smallness = time * jnp.max(rates)
+    smallness = time * largest_rate
     bound = closed_form.smallness_bound(lam)
     return UShape(
         argmin=closed_form.source_position(y, lam),
@@ -188,9 +189,7 @@ def _u_shape(model, time, vocab_size):
     )
 
 
-def profile_modes(
-    model: CausalAttention, vocab_size: int
-) -> tuple[Float[Array, " mode"], Float[Array, " mode"]]:
+def profile_modes(model: CausalAttention, vocab_size: int) -> tuple[Float[Array, " mode"], Float[Array, " mode"]]:
     """Growth rates a_n and decoder weights w_n of the modes that carry the profile."""
     rates = model.kernel.growth_rates()
     n_modes = min(rates.shape[0], closed_form.needed_modes(vocab_size))
