@@ -104,7 +104,7 @@ class CodewordPrompts(PromptLaw):
     def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
         """Modes sum_m p_m(sigma) e^{-i n 2 pi m / M}; they do not decay in n."""
         n = jnp.arange(1, n_modes + 1)
-        return jnp.exp(-1j * n[:, None] * self.codewords) @ (self._at(sigma) + 0j)
+        return jnp.exp(-1j * jnp.outer(n, self.codewords)) @ (self._at(sigma) + 0j)
 
 
 class DensityPrompts(PromptLaw):
@@ -142,7 +142,7 @@ class DensityPrompts(PromptLaw):
         """Density f_o(sigma, theta) against d theta / 2 pi."""
         modes = self._at(sigma)
         n = jnp.arange(1, modes.size + 1)
-        return 1 + 2 * jnp.real(jnp.exp(1j * theta[:, None] * n) @ modes)
+        return 1 + 2 * jnp.real(jnp.exp(1j * jnp.outer(theta, n)) @ modes)
 
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` angles by inverting the distribution function, to rounding."""
@@ -152,7 +152,7 @@ class DensityPrompts(PromptLaw):
         n = jnp.arange(1, modes.shape[1] + 1)
 
         def distribution(theta):
-            waves = modes * (jnp.exp(1j * theta[:, None] * n) - 1) / (1j * n)
+            waves = modes * (jnp.exp(1j * jnp.outer(theta, n)) - 1) / (1j * n[None, :])
             return (theta + 2 * jnp.sum(jnp.real(waves), axis=1)) / _TWO_PI
 
         def halve(bracket, _):
@@ -187,8 +187,7 @@ class ClusterPrompts(PromptLaw):
     def __check_init__(self):
         if self.centers.ndim != 1 or self.centers.size == 0:
             raise ValueError(
-                f"Argument `centers` must be a non-empty one-dimensional array, "
-                f"but has shape {self.centers.shape}."
+                f"Argument `centers` must be a non-empty one-dimensional array, but has shape {self.centers.shape}."
             )
         check_finite("centers", self.centers)
         check_positive("width", self.width)

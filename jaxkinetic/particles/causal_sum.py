@@ -65,14 +65,14 @@ def _causal_sum_jvp(parities, primals, tangents):
         slope, slope_parities = _differentiate(series, parities)
         both = causal_sum(theta, jnp.concatenate([series, slope]), exponents, (*parities, *slope_parities))
         value = both[:n_kernels]
-        tangent = both[n_kernels:] * dtheta - propagate(theta, slope, exponents, dtheta, slope_parities)
+        tangent = both[n_kernels:] * dtheta[None, :] - propagate(theta, slope, exponents, dtheta, slope_parities)
     if not isinstance(dseries, SymbolicZero):
         tangent = tangent + causal_sum(theta, dseries, exponents, parities)
     if not all(isinstance(d, SymbolicZero) for d in dexponents):
         ddecay, dgrowth = (_instantiate(d, e) for d, e in zip(dexponents, exponents, strict=True))
         k = jnp.arange(theta.shape[0], dtype=theta.dtype)
         moment = propagate(theta, series, exponents, k, parities)
-        tangent = tangent - ddecay * (k - 1) * value + (ddecay - dgrowth) * moment
+        tangent = tangent - ddecay * (k - 1)[None, :] * value + (ddecay - dgrowth) * moment
     return value, tangent
 
 
@@ -102,7 +102,7 @@ def _evaluate(
     n_tokens, n_modes = theta.shape[0], series.shape[1]
     block = n_tokens if n_tokens <= 2 * BLOCK else BLOCK
     angles = _blocks(theta, block)
-    weight = None if source is None else _blocks(source, block)
+    weight = None if source is None else _blocks(source, block)[None]
     first = jnp.stack([jnp.cos(angles), jnp.sin(angles)])
 
     def add_mode(state, coefficients):
@@ -142,7 +142,7 @@ def _evaluate_backwards(
 def _differentiate(series, parities):
     n = jnp.arange(1, series.shape[1] + 1, dtype=series.dtype)
     sign = jnp.array([1.0 if parity == "odd" else -1.0 for parity in parities], series.dtype)
-    return sign[:, None] * n * series, tuple("even" if p == "odd" else "odd" for p in parities)
+    return jnp.outer(sign, n) * series, tuple("even" if p == "odd" else "odd" for p in parities)
 
 
 def _instantiate(tangent, primal):
@@ -156,9 +156,7 @@ def _blocks(x: Float[Array, " token"], block: int) -> Float[Array, "blocks block
     return jnp.pad(x, (0, -x.shape[0] % block)).reshape(-1, block)
 
 
-def _prefix_blocks(
-    x: Float[Array, "... blocks block"], exponents: Exponents
-) -> Float[Array, "... blocks block"]:
+def _prefix_blocks(x: Float[Array, "... blocks block"], exponents: Exponents) -> Float[Array, "... blocks block"]:
     """Sums sum_{k<j} W_{jk} x_k, tokens in blocks along the last two axes."""
     decay, growth = exponents
     n_blocks, block = x.shape[-2:]
@@ -171,7 +169,8 @@ def _prefix_blocks(
     totals = _matmul(x, jnp.exp(-decay * (block - 1 - k) - growth * k))
     carried = _prefix(totals, (decay * block, growth * block))
     shrink = jnp.exp(-growth * block * jnp.arange(n_blocks, dtype=x.dtype))
-    return shrink[:, None] * inside + jnp.exp(-decay * k) * carried[..., None]
+    shrink = jnp.broadcast_to(shrink[:, None], inside.shape)
+    return shrink * inside + jnp.multiply.outer(carried, jnp.exp(-decay * k))
 
 
 def _prefix(x: Float[Array, "... token"], exponents: Exponents) -> Float[Array, "... token"]:

@@ -49,7 +49,7 @@ def soft_accuracy(
     """
     check_at_least("vocab_size", vocab_size, 2)
     images = 2 * math.pi * jnp.arange(-6, 7)
-    distance = _wrap(last - source)[..., None] - images
+    distance = jnp.subtract.outer(_wrap(last - source), images)
     return jnp.mean(jnp.sum(jnp.exp(-((vocab_size * distance / math.pi) ** 2) / 2), axis=-1))
 
 
@@ -63,7 +63,8 @@ def soft_accuracy_fourier(
     check_at_least("vocab_size", vocab_size, 2)
     weights = mode_weights(vocab_size, needed_modes(vocab_size))
     n = jnp.arange(1, weights.size + 1)
-    waves = jnp.cos((last - source)[..., None] * n) @ weights
+    # Wrapped first: n times a large angle would lose digits.
+    waves = jnp.cos(jnp.multiply.outer(_wrap(last - source), n)) @ weights
     return math.sqrt(math.pi / 2) / vocab_size * jnp.mean(1 + 2 * waves)
 
 
