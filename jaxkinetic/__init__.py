@@ -1,70 +1,9 @@
-"""Causal self-attention as an interacting particle system: simulation, kinetic limit, retrieval, inference."""
+"""Causal self-attention as an interacting particle system: simulation, kinetic limit, retrieval, inference.
 
-from jaxkinetic.inference import (
-    CurveFit,
-    Interval,
-    RetrievalCurve,
-    fit_curves,
-    list_models,
-    load_baselines,
-    load_curves,
-    read_curves,
-)
-from jaxkinetic.integrate import Solve
-from jaxkinetic.model import (
-    ALiBi,
-    CausalAttention,
-    ClusterPrompts,
-    CodewordPrompts,
-    DensityPrompts,
-    ExpCosine,
-    FourierKernel,
-    SmoothKernel,
-    UniformPrompts,
-    required_modes,
-)
-from jaxkinetic.particles import Trajectory, pairwise_drift, simulate, spectral_drift
-from jaxkinetic.retrieval import (
-    RetrievalProfile,
-    UShape,
-    decode,
-    hard_accuracy,
-    retrieval_profile,
-    soft_accuracy,
-    soft_accuracy_fourier,
-    u_shape,
-)
+The public names stand in `__init__.pyi`, from which they are loaded on first use: the command line's help
+need not wait for JAX.
+"""
 
-__all__ = [
-    "ALiBi",
-    "CausalAttention",
-    "ClusterPrompts",
-    "CodewordPrompts",
-    "CurveFit",
-    "DensityPrompts",
-    "ExpCosine",
-    "FourierKernel",
-    "Interval",
-    "RetrievalCurve",
-    "RetrievalProfile",
-    "SmoothKernel",
-    "Solve",
-    "Trajectory",
-    "UShape",
-    "UniformPrompts",
-    "decode",
-    "fit_curves",
-    "hard_accuracy",
-    "list_models",
-    "load_baselines",
-    "load_curves",
-    "pairwise_drift",
-    "read_curves",
-    "required_modes",
-    "retrieval_profile",
-    "simulate",
-    "soft_accuracy",
-    "soft_accuracy_fourier",
-    "spectral_drift",
-    "u_shape",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

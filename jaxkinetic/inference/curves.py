@@ -143,8 +143,7 @@ def load_baselines(model: str, dataset: str = "liu2024") -> list[Baseline]:
     with resources.files("jaxkinetic.inference").joinpath(f"data/{dataset}_baselines.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == model]
     return [
-        Baseline(r["setting"], float(r["accuracy_percent"]) / 100, int(r["n_questions"]), r["source"])
-        for r in rows
+        Baseline(r["setting"], float(r["accuracy_percent"]) / 100, int(r["n_questions"]), r["source"]) for r in rows
     ]
 
 
@@ -202,9 +201,7 @@ def _parse(reader: csv.DictReader, where: str, n_items: int | None) -> list[Retr
             if items is None:
                 raise ValueError(f"{place}: n_items is missing.")
             if value != int(value) or not 0 <= value < items:
-                raise ValueError(
-                    f"{place}: position must be an integer from 0 to {items - 1:g}, but is {value:g}."
-                )
+                raise ValueError(f"{place}: position must be an integer from 0 to {items - 1:g}, but is {value:g}.")
             value = (value + _POSITION_OFFSET) / items
         questions = _number(row, "n_questions", place) if row.get("n_questions") else None
         key = (
@@ -223,9 +220,7 @@ def _parse(reader: csv.DictReader, where: str, n_items: int | None) -> list[Retr
     return [_curve(key, rows, percent, where) for key, rows in groups.items()]
 
 
-def _curve(
-    key: tuple, rows: list[tuple[float, float, float | None]], percent: bool, where: str
-) -> RetrievalCurve:
+def _curve(key: tuple, rows: list[tuple[float, float, float | None]], percent: bool, where: str) -> RetrievalCurve:
     sources, accuracy, questions = zip(*rows, strict=True)
     if any(q is None for q in questions) and any(q is not None for q in questions):
         raise ValueError(f"File {where}: n_questions must be given in every row of a curve or in none.")
@@ -254,15 +249,11 @@ def _number(row: dict[str, Any], column: str, place: str) -> float:
 
 def _as_fractions(accuracy: np.ndarray, where: str = "Argument `accuracy`") -> np.ndarray:
     if not np.all((accuracy >= 0) & (accuracy <= 100)):
-        raise ValueError(
-            f"{where}: accuracies must lie in [0, 100] per cent or [0, 1], but are {_list(accuracy)}."
-        )
+        raise ValueError(f"{where}: accuracies must lie in [0, 100] per cent or [0, 1], but are {_list(accuracy)}.")
     if accuracy.max() <= 1:
         return accuracy
     if np.any((accuracy > 0) & (accuracy < 1)):
-        raise ValueError(
-            f"{where}: accuracies must be all fractions or all percents, but are {_list(accuracy)}."
-        )
+        raise ValueError(f"{where}: accuracies must be all fractions or all percents, but are {_list(accuracy)}.")
     return accuracy / 100
 
 

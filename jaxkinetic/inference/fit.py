@@ -177,8 +177,7 @@ def fit_curves(
         p_value=_p_value(chi2, dof) if errors_known else math.nan,
         aic=chi2 + 2 * n_parameters,
         alternatives=[
-            _polynomial(name, degree, data, errors_known)
-            for name, degree in (("constant", 0), ("quadratic", 2))
+            _polynomial(name, degree, data, errors_known) for name, degree in (("constant", 0), ("quadratic", 2))
         ],
         surface=whole,
         profiles=profiles,
@@ -193,7 +192,7 @@ def fit_curves(
 
 
 def _check(curves, time, vocab_size, level, beta_range, lam_range) -> Range:
-    if not jax.config.read("jax_enable_x64"):
+    if jnp.result_type(float) != jnp.float64:
         raise ValueError(
             "Fits need double precision: call `jax.config.update('jax_enable_x64', True)` first "
             "(the command line does)."
@@ -240,9 +239,7 @@ def _minimum(whole: Surface, data: CurveData, bounds: Range) -> tuple[float, flo
     return float(polished.beta[i]), float(polished.lam[i]), float(polished.chi2[i])
 
 
-def _region(
-    limit: float, whole: Surface, profiles: dict[str, Profile], data: CurveData, bounds: Range
-) -> Surface:
+def _region(limit: float, whole: Surface, profiles: dict[str, Profile], data: CurveData, bounds: Range) -> Surface:
     """Points that cover the allowed region: both profiles, and a grid on the rectangle of (b, q) round it."""
     known = [Surface(p.beta, p.lam, p.chi2) for p in profiles.values()] + [
         Surface(whole.beta.ravel(), whole.lam.ravel(), whole.chi2.ravel())
@@ -255,7 +252,10 @@ def _region(
     fine = search.surface(
         data, bounds, (float(b.min()), float(b.max())), (float(q.min() - margin), float(q.max() + margin))
     )
-    merged = [np.concatenate([k[inside], f.ravel()]) for k, f in zip((beta, lam, chi2), fine, strict=True)]
+    # The edges of the band are smooth in (b, q): every other node draws them as well as all.
+    merged = [
+        np.concatenate([k[inside], f[::2, ::2].ravel()]) for k, f in zip((beta, lam, chi2), fine, strict=True)
+    ]
     return Surface(merged[0], merged[1], merged[2])
 
 

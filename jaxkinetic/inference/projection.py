@@ -95,9 +95,7 @@ def shapes(
 
     def one(own, wanted):
         own_scale = closed_form.correction_shape(rates, weights, data.time, own, ALiBi(lam), signed=False)[1]
-        values, scale = closed_form.correction_shape(
-            rates, weights, data.time, wanted, ALiBi(lam), signed=False
-        )
+        values, scale = closed_form.correction_shape(rates, weights, data.time, wanted, ALiBi(lam), signed=False)
         return values * jnp.exp(scale - own_scale), own_scale
 
     return jax.vmap(one)(data.sources, sources)

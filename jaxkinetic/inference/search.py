@@ -21,7 +21,9 @@ from jaxkinetic._types import Scalar
 from jaxkinetic.inference.projection import CurveData, chi_squared, residuals
 
 LANES = 64
-GRID = (64, 96)
+import os
+TOL=float(os.environ.get("TOL","1e-9")); STEPS=int(os.environ.get("STEPS","100"))
+GRID = (64, 128)
 FREE, FIXED_BETA, FIXED_LAM = 0, 1, 2
 
 
@@ -143,8 +145,8 @@ def _polish(beta: Array, lam: Array, modes: Array, data: CurveData, bounds: Rang
             r = standardised(v)
             return r, jnp.sum(r**2)
 
-        solver = optx.LevenbergMarquardt(rtol=1e-9, atol=1e-9)
-        found = optx.least_squares(objective, solver, start, has_aux=True, max_steps=100, throw=False)
+        solver = optx.LevenbergMarquardt(rtol=TOL, atol=TOL)
+        found = optx.least_squares(objective, solver, start, has_aux=True, max_steps=STEPS, throw=False)
         # A lane that runs out of steps has still only gone downhill: its end counts for what it is worth.
         return *unpack(found.value), found.aux
 
@@ -161,7 +163,9 @@ def surface(
     n_beta, n_lam = GRID
     first, last = jax.nn.sigmoid(jnp.asarray(b_range))
     beta = np.asarray(beta_of(jax.scipy.special.logit(jnp.linspace(first, last, n_beta)), bounds))
-    low, high = np.arcsinh((3 * bounds.lam[0], 3 * bounds.lam[1]) if q_range is None else q_range)
+    # At the smallest beta, lam reaches its edges only for large q.
+    stretch = 3 * (1 + bounds.beta[0]) / bounds.beta[0]
+    low, high = np.arcsinh((stretch * bounds.lam[0], stretch * bounds.lam[1]) if q_range is None else q_range)
     q = np.sinh(np.linspace(low, high, n_lam))
     beta = beta[:, None] * np.ones(n_lam)
     lam = np.asarray(lam_of(jnp.asarray(q * np.ones((n_beta, 1))), jnp.asarray(beta), bounds))

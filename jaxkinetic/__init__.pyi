@@ -1,0 +1,70 @@
+"""The public names; each is loaded on first use."""
+
+from .inference import (
+    CurveFit,
+    Interval,
+    RetrievalCurve,
+    fit_curves,
+    list_models,
+    load_baselines,
+    load_curves,
+    read_curves,
+)
+from .integrate import Solve
+from .model import (
+    ALiBi,
+    CausalAttention,
+    ClusterPrompts,
+    CodewordPrompts,
+    DensityPrompts,
+    ExpCosine,
+    FourierKernel,
+    SmoothKernel,
+    UniformPrompts,
+    required_modes,
+)
+from .particles import Trajectory, pairwise_drift, simulate, spectral_drift
+from .retrieval import (
+    RetrievalProfile,
+    UShape,
+    decode,
+    hard_accuracy,
+    retrieval_profile,
+    soft_accuracy,
+    soft_accuracy_fourier,
+    u_shape,
+)
+
+__all__ = [
+    "ALiBi",
+    "CausalAttention",
+    "ClusterPrompts",
+    "CodewordPrompts",
+    "CurveFit",
+    "DensityPrompts",
+    "ExpCosine",
+    "FourierKernel",
+    "Interval",
+    "RetrievalCurve",
+    "RetrievalProfile",
+    "SmoothKernel",
+    "Solve",
+    "Trajectory",
+    "UShape",
+    "UniformPrompts",
+    "decode",
+    "fit_curves",
+    "hard_accuracy",
+    "list_models",
+    "load_baselines",
+    "load_curves",
+    "pairwise_drift",
+    "read_curves",
+    "required_modes",
+    "retrieval_profile",
+    "simulate",
+    "soft_accuracy",
+    "soft_accuracy_fourier",
+    "spectral_drift",
+    "u_shape",
+]
