@@ -21,8 +21,6 @@ from jaxkinetic._types import Scalar
 from jaxkinetic.inference.projection import CurveData, chi_squared, residuals
 
 LANES = 64
-import os
-TOL=float(os.environ.get("TOL","1e-9")); STEPS=int(os.environ.get("STEPS","100"))
 GRID = (64, 128)
 FREE, FIXED_BETA, FIXED_LAM = 0, 1, 2
 
@@ -145,12 +143,20 @@ def _polish(beta: Array, lam: Array, modes: Array, data: CurveData, bounds: Rang
             r = standardised(v)
             return r, jnp.sum(r**2)
 
-        solver = optx.LevenbergMarquardt(rtol=TOL, atol=TOL)
-        found = optx.least_squares(objective, solver, start, has_aux=True, max_steps=STEPS, throw=False)
+        solver = optx.LevenbergMarquardt(rtol=1e-12, atol=1e-12)
+        found = optx.least_squares(objective, solver, start, has_aux=True, max_steps=100, throw=False)
         # A lane that runs out of steps has still only gone downhill: its end counts for what it is worth.
         return *unpack(found.value), found.aux
 
     return jax.vmap(one)(beta, lam, modes)
+
+
+def lam_grid(beta: Float[np.ndarray, " b"], n_lam: int, bounds: Range) -> Float[np.ndarray, "b q"]:
+    """Values of lam that cover its range at each beta: dense on the scale of beta, where the ridge is."""
+    scale = (beta / (1 + beta))[:, None]
+    low, high = (np.arcsinh(3 * edge / scale) for edge in bounds.lam)
+    q = np.sinh(low + np.linspace(0, 1, n_lam) * (high - low))
+    return np.asarray(lam_of(jnp.asarray(q), jnp.asarray(beta)[:, None], bounds))
 
 
 def surface(
@@ -163,10 +169,10 @@ def surface(
     n_beta, n_lam = GRID
     first, last = jax.nn.sigmoid(jnp.asarray(b_range))
     beta = np.asarray(beta_of(jax.scipy.special.logit(jnp.linspace(first, last, n_beta)), bounds))
-    # At the smallest beta, lam reaches its edges only for large q.
-    stretch = 3 * (1 + bounds.beta[0]) / bounds.beta[0]
-    low, high = np.arcsinh((stretch * bounds.lam[0], stretch * bounds.lam[1]) if q_range is None else q_range)
-    q = np.sinh(np.linspace(low, high, n_lam))
+    if q_range is None:
+        lam = lam_grid(beta, n_lam, bounds)
+    else:
+        q = np.sinh(np.linspace(*np.arcsinh(q_range), n_lam))
+        lam = np.asarray(lam_of(jnp.asarray(q)[None, :], jnp.asarray(beta)[:, None], bounds))
     beta = beta[:, None] * np.ones(n_lam)
-    lam = np.asarray(lam_of(jnp.asarray(q * np.ones((n_beta, 1))), jnp.asarray(beta), bounds))
     return Surface(beta, lam, chi2_at(beta, lam, data))
