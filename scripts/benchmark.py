@@ -1,0 +1,199 @@
+"""The benchmark whose table stands in the README: every speed is a ratio within one run on one machine.
+
+    python scripts/benchmark.py            # the table, two to three minutes
+    python scripts/benchmark.py --quick    # without the prompt of 2^20 tokens and the command line
+
+The arithmetic floor is causal_sum_floor.c, the same algorithm as a plain C loop on one thread; it needs gcc.
+"""
+
+import argparse
+import math
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxkinetic as jk
+
+N_TOKENS, N_PROMPTS = 4096, 16
+AUTHORS_FIGURE_3 = 11.0  # seconds, the authors' script for 64 tokens to t = 10
+
+
+def best_of(*runs: Callable[[], object], rounds: int = 15) -> list[float]:
+    """Shortest time of each run, the runs taking turns so that a slow spell of the machine hits all alike."""
+    for run in runs:
+        jax.block_until_ready(run())
+    times = np.full((rounds, len(runs)), np.inf)
+    for i in range(rounds):
+        for j, run in enumerate(runs):
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            times[i, j] = time.perf_counter() - start
+    return times.min(axis=0).tolist()
+
+
+def build_floor(folder: Path) -> dict[str, Path]:
+    """Compile the C loop in both precisions; nothing where there is no compiler."""
+    if shutil.which("gcc") is None:
+        return {}
+    source = Path(__file__).with_name("causal_sum_floor.c")
+    built = {}
+    for name, real, modes in (("float32", "float", 8), ("float64", "double", 14)):
+        built[name] = folder / name
+        flags = ["-O3", "-march=native", "-ffast-math", f"-DREAL={real}", f"-DK={modes}"]
+        subprocess.run(["gcc", *flags, str(source), "-o", str(built[name]), "-lm"], check=True)
+    return built
+
+
+def run_floor(program: Path) -> float:
+    """Nanoseconds per token of the C loop, the best of its own twenty."""
+    out = subprocess.run([str(program), str(N_TOKENS), str(N_PROMPTS)], check=True, capture_output=True, text=True)
+    return float(out.stdout.split("ms")[1].split()[0])
+
+
+def prompts(n_prompts: int, n_tokens: int, dtype: type) -> jax.Array:
+    """Uniform prompts."""
+    keys = jax.random.split(jax.random.key(0), n_prompts)
+    draw = jax.vmap(lambda key: jk.UniformPrompts().sample(key, n_tokens))
+    return draw(keys).astype(dtype)
+
+
+def unit_model(dtype: type) -> jk.CausalAttention:
+    """The model at beta = lam = 1 in a given precision."""
+    one = jnp.asarray(1.0, dtype)
+    return jk.CausalAttention(jk.ExpCosine(one), jk.ALiBi(one))
+
+
+def drift_rows(dtype: type, floor: Path | None) -> list[tuple[str, str, str]]:
+    """The drift against all pairs and against the C loop, and its gradient."""
+    model, theta = unit_model(dtype), prompts(N_PROMPTS, N_TOKENS, dtype)
+    probe = jnp.cos(jnp.arange(N_TOKENS, dtype=dtype))
+    drift = jax.jit(jax.vmap(lambda x: jk.spectral_drift(model, x)))
+    gradient = jax.jit(jax.value_and_grad(lambda x: jnp.sum(drift(x) * probe)))
+    pairs = jax.jit(lambda x: jk.pairwise_drift(model, x))
+
+    before = run_floor(floor) if floor else math.nan
+    many, both, one = best_of(lambda: drift(theta), lambda: gradient(theta), lambda: drift(theta[:1]))
+    per_token_of_c = min(before, run_floor(floor)) if floor else math.nan
+    (all_pairs,) = best_of(lambda: pairs(theta[0]), rounds=3)
+
+    per_token = many / theta.size * 1e9
+    label = f"{jnp.dtype(dtype).name}, {model.kernel.n_modes} modes, N = {N_TOKENS}"
+    rows = [(f"value and gradient / value ({label}, {N_PROMPTS} prompts)", f"{both / many:.2f}", "<= 3.5")]
+    if floor:
+        text = f"{per_token / per_token_of_c:.1f} ({per_token:.0f} against {per_token_of_c:.0f} ns a token)"
+        rows.append((f"drift / C loop ({label}, {N_PROMPTS} prompts)", text, "<= 4"))
+    if dtype == jnp.float32:
+        rows += [
+            (
+                f"all pairs / drift ({label}, a prompt of {N_PROMPTS})",
+                f"{all_pairs * N_PROMPTS / many:.0f}",
+                ">= 1000",
+            ),
+            (f"all pairs / drift ({label}, one prompt alone)", f"{all_pairs / one:.0f}", ""),
+        ]
+    return rows
+
+
+def growth_row() -> tuple[str, str, str]:
+    """How the time of one drift grows with the number of tokens."""
+    model = unit_model(jnp.float32)
+    drift = jax.jit(lambda x: jk.spectral_drift(model, x))
+    sizes = [2**k for k in range(10, 21, 2)]
+    seconds = []
+    for theta in (prompts(1, n, jnp.float32)[0] for n in sizes):
+        seconds += best_of(partial(drift, theta), rounds=7)
+    slope = np.polyfit(np.log(sizes), np.log(seconds), 1)[0]
+    return "log-log slope of the drift in N, 2^10 to 2^20 (float32)", f"{slope:.2f}", "<= 1.1"
+
+
+def figure_3_row() -> tuple[str, str, str]:
+    """Sixty-four tokens in four clusters to t = 10, compiled."""
+    model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
+    law = jk.ClusterPrompts(centers=[0.5, 2.2, 3.6, 5.2], width=0.12)
+    theta = law.sample(jax.random.key(0), 64)
+    (seconds,) = best_of(lambda: jk.simulate(model, theta, [0.0, 1.0, 3.0, 10.0]).angles, rounds=7)
+    text = f"{AUTHORS_FIGURE_3 / seconds:.0f} ({seconds * 1e3:.0f} ms)"
+    return "authors' 11 s / Figure 3's run (float64, tolerance 1e-11)", text, ">= 100"
+
+
+def long_prompt_row() -> tuple[str, str, str]:
+    """One prompt of 2^20 tokens to t = 1, in a process of its own to read its peak memory."""
+    output = subprocess.run(
+        [sys.executable, __file__, "--long-prompt"], check=True, capture_output=True, text=True
+    ).stdout
+    gibibytes, seconds = output.split()
+    return "one prompt of 2^20 tokens to t = 1 (float64)", f"{gibibytes} GiB, {seconds} s", "< 4 GiB"
+
+
+def long_prompt() -> None:
+    """Print peak memory in GiB and seconds."""
+    model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
+    theta = prompts(1, 2**20, jnp.float64)[0]
+    start = time.perf_counter()
+    jax.block_until_ready(jk.simulate(model, theta, [1.0]).angles)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{peak:.2f} {seconds:.0f}")
+
+
+def command_rows() -> list[tuple[str, str, str]]:
+    """Whole commands in fresh processes, nothing compiled before."""
+    rows = []
+    commands = (("fit", "< 15 s"), ("profile", "< 6 s"), ("--help", "< 1 s"))
+    for command, target in commands:
+        with tempfile.TemporaryDirectory() as folder:
+            environment = os.environ | {"XDG_CACHE_HOME": folder}
+            out = [] if command == "--help" else ["--out", folder]
+            start = time.perf_counter()
+            subprocess.run(
+                [sys.executable, "-m", "jaxkinetic.cli", command, *out],
+                check=True,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+            )
+            rows.append((f"`jaxkinetic {command}`, fresh process", f"{time.perf_counter() - start:.1f} s", target))
+    return rows
+
+
+def main() -> None:
+    """Print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="leave out the long prompt and the command line")
+    parser.add_argument("--long-prompt", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    if arguments.long_prompt:
+        long_prompt()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        floor = build_floor(Path(folder))
+        rows = [
+            row
+            for dtype in (jnp.float32, jnp.float64)
+            for row in drift_rows(dtype, floor.get(jnp.dtype(dtype).name))
+        ]
+    rows += [growth_row(), figure_3_row()]
+    if not arguments.quick:
+        rows += [long_prompt_row(), *command_rows()]
+    print(
+        f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}\n"
+    )
+    print("| what | measured | target |\n|---|---|---|")
+    for what, measured, target in rows:
+        print(f"| {what} | {measured} | {target} |")
+
+
+if __name__ == "__main__":
+    main()
