@@ -16,8 +16,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
-# Shapes and dtypes of every annotated function and field are checked while the tests run.
-jaxtyping.install_import_hook("jaxkinetic", "beartype.beartype")
+# Shapes and dtypes of every annotated function and field are checked while the tests run; an int is a float.
+jaxtyping.install_import_hook("jaxkinetic", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 
 @pytest.fixture
