@@ -64,7 +64,7 @@ def source_position(y: Scalar, lam: Scalar) -> Scalar:
     return jnp.where(tiny, expansion, jnp.where(near_end, from_end, plain))
 
 
-def psi(c: Scalar, y: Scalar, signed: bool = True) -> Scalar:
+def psi(c: Float[Array, "*shape"], y: Scalar, signed: bool = True) -> Float[Array, "*shape"]:
     """Evaluate psi_c(y) = sqrt(c / y) I_1(2 sqrt(c y)) = c 0F1(; 2; c y), entire in c and y.
 
     Args:
