@@ -161,9 +161,7 @@ def fit_curves(
         best = (best[0], best[1], best[2] * scale)
 
     intervals, profiles = profile_intervals(best, whole, data, bounds, level)
-    # Following the profiles may find a lower point than the first search did.
-    lowest = [(p.beta[i], p.lam[i], p.chi2[i]) for p in profiles.values() for i in [np.argmin(p.chi2)]]
-    beta, lam, chi2 = map(float, min(lowest, key=lambda point: point[2]))
+    beta, lam, chi2 = profiles["beta"].lowest()
     dof = n_points - n_parameters
     rate = float(ExpCosine(beta).growth_rates()[0])
     return CurveFit(
@@ -235,8 +233,7 @@ def _minimum(whole: Surface, data: CurveData, bounds: Range) -> tuple[float, flo
     local = np.where(np.all([whole.chi2 <= n for n in around], axis=0), whole.chi2, np.inf)
     starts = np.argsort(local, axis=None)[: search.LANES]
     polished = search.polish(whole.beta.ravel()[starts], whole.lam.ravel()[starts], FREE, data, bounds)
-    i = np.argmin(polished.chi2)
-    return float(polished.beta[i]), float(polished.lam[i]), float(polished.chi2[i])
+    return search.settle(polished, data, bounds)
 
 
 def _region(limit: float, whole: Surface, profiles: dict[str, Profile], data: CurveData, bounds: Range) -> Surface:

@@ -1,13 +1,14 @@
 """Profile likelihood of one parameter: the smallest chi-squared at each of its values, and where it crosses."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from jaxkinetic.inference import search
 from jaxkinetic.inference.projection import CurveData
-from jaxkinetic.inference.search import FIXED_BETA, FIXED_LAM, LANES, Range, Surface
+from jaxkinetic.inference.search import FIXED_BETA, FIXED_LAM, LANES, Polished, Range, Surface
 
 PARAMETERS = ("beta", "lam")
 _ROUNDS = 6
@@ -61,6 +62,11 @@ class Profile:
         """Values of the profiled parameter, "beta" or "lam"."""
         return self.beta if name == "beta" else self.lam
 
+    def lowest(self) -> tuple[float, float, float]:
+        """(beta, lam, chi2) where chi-squared is smallest."""
+        i = np.argmin(self.chi2)
+        return float(self.beta[i]), float(self.lam[i]), float(self.chi2[i])
+
 
 def profile_intervals(
     best: tuple[float, float, float], whole: Surface, data: CurveData, bounds: Range, level: float
@@ -74,16 +80,14 @@ def profile_intervals(
         bounds: the search range.
         level: coverage of the intervals.
     """
-    profiles = {
-        name: _insert(profile, best, name)
-        for name, profile in (
-            ("beta", _beta_profile(whole, data, bounds)),
-            ("lam", _lam_profile(best, data, bounds)),
-        )
-    }
-    limit = min(float(p.chi2.min()) for p in profiles.values()) + threshold(level)
+    profiles = {"beta": _beta_profile(whole, data, bounds), "lam": _lam_profile(best, data, bounds)}
+    # Following the profiles may find a lower point than the first search did.
+    lowest = [_insert(p, best, name).lowest() for name, p in profiles.items()]
+    best = search.settle(Polished(*map(np.array, zip(*lowest, strict=True))), data, bounds)
+    profiles = {name: _insert(p, best, name) for name, p in profiles.items()}
+    limit = best[2] + threshold(level)
     ends = [_End.of(name, profiles[name], limit, side) for name in PARAMETERS for side in (-1, 1)]
-    _narrow(ends, limit, data, bounds)
+    _narrow(ends, limit, best, data, bounds)
     intervals = {}
     for name, low, high in zip(PARAMETERS, ends[::2], ends[1::2], strict=True):
         other = PARAMETERS[name == PARAMETERS[0]]
@@ -92,6 +96,9 @@ def profile_intervals(
         column = PARAMETERS.index(name)
         values = float(low.inside[column]), float(high.inside[column])
         intervals[name] = Interval(values[0], values[1], low_open, high_open, level)
+        for end in (low, high):
+            if not end.is_open:
+                profiles[name] = _insert(profiles[name], tuple(end.inside), name)
     return intervals, profiles
 
 
@@ -102,7 +109,7 @@ def threshold(level: float) -> float:
 
 @dataclasses.dataclass
 class _End:
-    """One end of an interval, between the outermost allowed point (beta, lam) and the next one."""
+    """One end of an interval, between the outermost allowed point (beta, lam, chi2) and the next one."""
 
     mode: int
     inside: np.ndarray
@@ -111,27 +118,50 @@ class _End:
 
     @classmethod
     def of(cls, name: str, profile: Profile, limit: float, side: int) -> "_End":
-        points = np.stack([profile.beta, profile.lam], axis=1)
+        points = np.stack([profile.beta, profile.lam, profile.chi2], axis=1)
         allowed = np.flatnonzero(profile.chi2 <= limit)
         outermost = allowed[0] if side < 0 else allowed[-1]
         is_open = not 0 <= outermost + side < len(points)
         mode = FIXED_BETA if name == "beta" else FIXED_LAM
         return cls(mode, points[outermost], points[outermost if is_open else outermost + side], is_open)
 
+    def gap(self) -> float:
+        return 0.0 if self.is_open else self.distance(self.outside)
 
-def _narrow(ends: list[_End], limit: float, data: CurveData, bounds: Range) -> None:
-    """Narrow all ends at once, each by many subdivisions a round."""
+    def distance(self, point: Sequence[float] | np.ndarray) -> float:
+        column = self.mode - FIXED_BETA
+        return abs(self.inside[column] - point[column])
+
+
+def _narrow(ends: list[_End], limit: float, best: tuple, data: CurveData, bounds: Range) -> None:
+    """Narrow all ends at once, each by many subdivisions a round, to a millionth of their distance from the best."""
     share = np.linspace(0, 1, LANES // len(ends) + 1)[1:, None]
+    modes = np.repeat([end.mode for end in ends], len(share))
     for _ in range(_ROUNDS):
-        points = np.concatenate([end.inside + share * (end.outside - end.inside) for end in ends])
-        modes = np.repeat([end.mode for end in ends], len(share))
-        found = search.polish(points[:, 0], points[:, 1], modes, data, bounds)
-        chi2 = found.chi2.reshape(len(ends), -1)
-        places = np.stack([found.beta, found.lam], axis=1).reshape(len(ends), -1, 2)
-        for end, values, place in zip(ends, chi2, places, strict=True):
-            over = np.flatnonzero(values > limit)
-            first = over[0] if over.size else len(values) - 1
+        guess = np.concatenate([end.inside + share * (end.outside - end.inside) for end in ends])
+        found = _lowest(guess[:, 0], guess[:, 1], modes, data, bounds)
+        places = np.stack([found.beta, found.lam, found.chi2], axis=1).reshape(len(ends), -1, 3)
+        for end, place in zip(ends, places, strict=True):
+            over = np.flatnonzero(place[:, 2] > limit)
+            first = over[0] if over.size else len(place) - 1
             end.inside, end.outside = (place[first - 1] if first else end.inside), place[first]
+        if all(end.gap() <= 1e-6 * end.distance(best) for end in ends):
+            break
+
+
+def _lowest(beta: np.ndarray, lam: np.ndarray, modes: np.ndarray, data: CurveData, bounds: Range) -> Profile:
+    """Smallest chi-squared at each value of the parameter held; the other one's value is a first guess.
+
+    The other parameter is scanned over its whole range before it is polished: along an interval the best
+    point may jump from one valley of the likelihood to another.
+    """
+    free_lam, n_scan = modes == FIXED_BETA, search.GRID[1] - 1
+    lams = np.where(free_lam[:, None], search.lam_grid(beta, n_scan, bounds), lam[:, None])
+    betas = np.where(free_lam[:, None], beta[:, None], np.geomspace(*bounds.beta, n_scan))
+    lams, betas = np.append(lams, lam[:, None], axis=1), np.append(betas, beta[:, None], axis=1)
+    row = np.arange(len(beta))
+    start = np.argmin(search.chi2_at(betas, lams, data), axis=1)
+    return Profile(*search.polish(betas[row, start], lams[row, start], modes, data, bounds))
 
 
 def _beta_profile(whole: Surface, data: CurveData, bounds: Range) -> Profile:
@@ -144,12 +174,8 @@ def _lam_profile(best: tuple[float, float, float], data: CurveData, bounds: Rang
     # Values crowd round zero on the scale of the best fit, where the ridge enters.
     scale = max(min(abs(best[1]), 1.0), 1e-3)
     low, high = np.arcsinh(np.array(bounds.lam) / scale)
-    n_lam, n_beta = search.GRID
-    lam = scale * np.sinh(np.linspace(low, high, n_lam))[:, None] * np.ones(n_beta)
-    beta = np.geomspace(bounds.beta[0], bounds.beta[1], n_beta) * np.ones((n_lam, 1))
-    lowest = np.argmin(search.chi2_at(beta, lam, data), axis=1)
-    row = np.arange(n_lam)
-    return Profile(*search.polish(beta[row, lowest], lam[row, lowest], FIXED_LAM, data, bounds))
+    lam = scale * np.sinh(np.linspace(low, high, search.GRID[0]))
+    return _lowest(np.full_like(lam, best[0]), lam, np.full(lam.shape, FIXED_LAM), data, bounds)
 
 
 def _insert(profile: Profile, best: tuple[float, float, float], name: str) -> Profile:

@@ -22,6 +22,7 @@ from jaxkinetic.inference.projection import CurveData, chi_squared, residuals
 
 LANES = 64
 GRID = (64, 128)
+_REPEATS = 6
 FREE, FIXED_BETA, FIXED_LAM = 0, 1, 2
 
 
@@ -121,6 +122,25 @@ def polish(
     chunks = [chunk(i) for i in range(0, padded[0].size, LANES)]
     beta, lam, chi2 = (np.concatenate(c)[: np.size(beta)] for c in zip(*chunks, strict=True))
     return Polished(beta, lam, np.where(np.isfinite(chi2), chi2, np.inf))
+
+
+def settle(points: Polished, data: CurveData, bounds: Range) -> tuple[float, float, float]:
+    """Polish again from where a search ended until that gains nothing: (beta, lam, chi2) of the lowest point.
+
+    In a flat valley Levenberg-Marquardt runs out of steps short of the bottom.
+    """
+    lowest = np.inf
+    for _ in range(_REPEATS):
+        i = int(np.argmin(points.chi2))
+        best = float(points.beta[i]), float(points.lam[i]), float(points.chi2[i])
+        if not best[2] < lowest - 1e-10 * (1 + best[2]):
+            break
+        lowest = best[2]
+        again = polish(points.beta, points.lam, FREE, data, bounds)
+        points = Polished(*(np.append(x, b) for x, b in zip(again, best, strict=True)))
+        kept = np.argsort(points.chi2)[:LANES]
+        points = Polished(*(x[kept] for x in points))
+    return min(zip(*(x.tolist() for x in points), strict=True), key=lambda point: point[2])
 
 
 @eqx.filter_jit
