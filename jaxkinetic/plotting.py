@@ -1,7 +1,6 @@
 """Results in, matplotlib Axes out. Colours are Okabe and Ito's, told apart by colour-blind readers and in print."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -92,10 +91,7 @@ def plot_fit(fit: CurveFit, figure: Figure | None = None) -> Figure:
         ax.set_title(f"{curve.n_items} items" if curve.n_items else curve.label, fontsize=10)
         if i:
             ax.set_ylabel("")
-    # One height, so that depths compare between lengths that differ in level.
-    height = max(_height([c]) for c in fit.curves)
-    for curve, ax in zip(fit.curves, axes, strict=False):
-        _show_data(ax, [curve], height)
+    _show_curves(axes[:n])
     plot_likelihood(fit, axes[n])
     axes[n].set_title("68 % (solid) and 95 % (dashed) regions, best point", fontsize=10)
     name = fit.curves[0].name or "retrieval curve"
@@ -120,7 +116,7 @@ def plot_fits(fits: Sequence[CurveFit], figure: Figure | None = None) -> Figure:
             i = lengths.index(curve.n_items or 0)
             label = f"{curve.n_items} items" if curve.n_items else curve.label
             plot_fitted_curve(fit, curve, ax, colour=COLOURS[i % 7], marker=MARKERS[i % 7], label=label)
-        _show_data(ax, fit.curves, _height(fit.curves))
+        _show_curves([ax])
         ax.set_title(rf"{fit.curves[0].name}: $\chi^2$/dof = {fit.chi2:.1f}/{fit.dof}", fontsize=10)
         ax.legend(fontsize=7)
     summary = axes[len(fits)]
@@ -178,16 +174,16 @@ def plot_circle(trajectory: Trajectory, index: int, ax: Axes | None = None) -> A
     ax.scatter(1.14 * np.cos(start), 1.14 * np.sin(start), c=order, cmap="cividis", marker="x", s=22, lw=1)
     edges = list(plt.get_cmap("cividis")(order))
     ax.scatter(np.cos(now), np.sin(now), s=46, facecolors="none", edgecolors=edges, lw=1.6)
-    # Labels at two radii: the last token ends on the first.
-    for j, name, radius in ((0, r"$\theta_1$", 0.76), (n_tokens - 1, r"$\theta_N$", 0.5)):
+    # One label outside, one inside: the last token ends on the first.
+    for j, name, radius in ((0, r"$\theta_1$", 1.36), (n_tokens - 1, r"$\theta_N$", 0.6)):
         x, y = np.cos(now[j]), np.sin(now[j])
         ax.annotate(
-            name, (0.94 * x, 0.94 * y), (radius * x, radius * y), ha="center", va="center", fontsize=11,
+            name, (x, y), (radius * x, radius * y), ha="center", va="center", fontsize=11,
             arrowprops={"arrowstyle": "-", "lw": 0.8},
         )  # fmt: skip
     ax.set_title(f"t = {float(trajectory.ts[index]):g}", fontsize=11)
-    ax.set_xlim(-1.3, 1.3)
-    ax.set_ylim(-1.3, 1.3)
+    ax.set_xlim(-1.45, 1.45)
+    ax.set_ylim(-1.45, 1.45)
     ax.set_aspect("equal")
     ax.axis("off")
     return ax
@@ -251,11 +247,10 @@ def plot_profiles(model: CausalAttention, times: Sequence[float], vocab_size: in
     return figure
 
 
-def _show_data(ax: Axes, curves: Sequence[RetrievalCurve], height: float) -> None:
-    """Centre the view on measured accuracies: a band may leave it, where the data allow anything."""
-    low, high = (100 * f(np.concatenate([c.accuracy for c in curves])) for f in (np.min, np.max))
-    ax.set_ylim((low + high - height) / 2, (low + high + height) / 2)
-
-
-def _height(curves: Sequence[RetrievalCurve]) -> float:
-    return 180 * float(np.ptp(np.concatenate([c.accuracy for c in curves]))) + 2
+def _show_curves(axes: Sequence[Axes]) -> None:
+    """Fit the view to data and fits, with one height so that depths compare; bands may leave it."""
+    ends = [np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines]) for ax in axes]
+    height = 1.3 * max(float(np.ptp(y)) for y in ends)
+    for ax, y in zip(axes, ends, strict=True):
+        middle = (float(y.min()) + float(y.max())) / 2
+        ax.set_ylim(middle - height / 2, middle + height / 2)
