@@ -18,6 +18,8 @@ from jaxkinetic.inference.projection import CurveData, lines, shapes, stack_curv
 from jaxkinetic.inference.search import FREE, Range, Surface
 from jaxkinetic.model import ExpCosine, required_modes
 
+_WIDENINGS = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Alternative:
@@ -84,23 +86,24 @@ class CurveFit:
 
     def predict(self, curve: RetrievalCurve, sources: Any = None) -> np.ndarray:
         """Fitted accuracy of one of the fitted curves, at its own positions or at others in (0, 1]."""
-        fitted, _ = self._predict(curve, sources, np.array([self.beta]), np.array([self.lam]))
+        fitted, _ = self._extremes(curve, sources, np.array([self.beta]), np.array([self.lam]), np.zeros(1))
         return fitted[0]
 
     def band(self, curve: RetrievalCurve, sources: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest accuracy that the data allow at each position: a profile-likelihood band.
 
-        Over every (beta, lam, c0, c1) whose chi-squared exceeds the smallest by no more than the threshold of
-        ``level`` for one quantity.
+        Over every (beta, lam, c0, c1) with c1 >= 0 whose chi-squared exceeds the smallest by no more than the
+        threshold of ``level`` for one quantity.
         """
-        rise = (self._region.chi2 - self.chi2).clip(0)
-        inside = rise <= threshold(self.level)
-        fitted, error = self._predict(curve, sources, self._region.beta[inside], self._region.lam[inside])
-        # What (beta, lam) leaves of the threshold is free for the line's own error.
-        left = np.sqrt(threshold(self.level) - rise[inside])[:, None]
-        return (fitted - left * error).min(axis=0), (fitted + left * error).max(axis=0)
+        # What (beta, lam) leaves of the threshold is free for the line.
+        left = threshold(self.level) - (self._region.chi2 - self.chi2).clip(0)
+        inside = left >= 0
+        low, high = self._extremes(
+            curve, sources, self._region.beta[inside], self._region.lam[inside], left[inside]
+        )
+        return low.min(axis=0), high.max(axis=0)
 
-    def _predict(self, curve, sources, beta, lam):
+    def _extremes(self, curve, sources, beta, lam, left):
         index = next((i for i, c in enumerate(self.curves) if c is curve), None)
         if index is None:
             raise ValueError("Argument `curve` must be one of the fitted curves; see `.curves`.")
@@ -108,10 +111,14 @@ class CurveFit:
         if wanted.ndim != 1 or not np.all((wanted > 0) & (wanted <= 1)):
             raise ValueError(f"Argument `sources` must lie in (0, 1], but is {wanted}.")
         # Padded to few shapes, so that a notebook's many calls compile once.
-        pairs = [np.pad(x, (0, -x.size % 64), mode="edge") for x in (beta, lam)]
+        triples = [np.pad(x, (0, -x.size % 64), mode="edge") for x in (beta, lam, left)]
         everywhere = np.pad(wanted, (0, -wanted.size % 64), mode="edge")
-        fitted, error = _predict_lines(pairs[0], pairs[1], jnp.asarray(everywhere), self._data)
-        return fitted[: beta.size, index, : wanted.size], error[: beta.size, index, : wanted.size]
+        chunks = [
+            _extreme_lines(*(jnp.asarray(x[i : i + 64]) for x in triples), jnp.asarray(everywhere), self._data)
+            for i in range(0, triples[0].size, 64)
+        ]
+        low, high = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+        return low[: beta.size, index, : wanted.size], high[: beta.size, index, : wanted.size]
 
 
 def fit_curves(
@@ -241,18 +248,21 @@ def _region(limit: float, whole: Surface, profiles: dict[str, Profile], data: Cu
     known = [Surface(p.beta, p.lam, p.chi2) for p in profiles.values()] + [
         Surface(whole.beta.ravel(), whole.lam.ravel(), whole.chi2.ravel())
     ]
-    beta, lam, chi2 = (np.concatenate(column) for column in zip(*known, strict=True))
-    inside = chi2 <= limit
-    b = np.asarray(search.b_of(jnp.asarray(beta[inside]), bounds))
-    q = np.asarray(search.q_of(jnp.asarray(lam[inside]), jnp.asarray(beta[inside]), bounds))
-    margin = 0.05 * (np.ptp(q) + 1e-3)
-    fine = search.surface(
-        data, bounds, (float(b.min()), float(b.max())), (float(q.min() - margin), float(q.max() + margin))
-    )
+    inside = np.concatenate([k.chi2 for k in known]) <= limit
+    beta, lam, chi2 = (np.concatenate(column)[inside] for column in zip(*known, strict=True))
+    b = np.asarray(search.b_of(jnp.asarray(beta), bounds))
+    q = np.asarray(search.q_of(jnp.asarray(lam), jnp.asarray(beta), bounds))
+    # The ends of the interval of beta bound b; in q the region may go on beyond the points known.
+    low, high = float(q.min()), float(q.max())
+    for _ in range(_WIDENINGS):
+        span = high - low
+        fine = search.surface(data, bounds, (float(b.min()), float(b.max())), (low, high))
+        below, above = (fine.chi2[:, [0, -1]] <= limit).any(axis=0)
+        if not (below or above):
+            break
+        low, high = low - 0.5 * span * below, high + 0.5 * span * above
     # The edges of the band are smooth in (b, q): every other node draws them as well as all.
-    merged = [
-        np.concatenate([k[inside], f[::2, ::2].ravel()]) for k, f in zip((beta, lam, chi2), fine, strict=True)
-    ]
+    merged = [np.concatenate([k, f[::2, ::2].ravel()]) for k, f in zip((beta, lam, chi2), fine, strict=True)]
     return Surface(merged[0], merged[1], merged[2])
 
 
@@ -274,25 +284,16 @@ def _polynomial(name: str, degree: int, data: CurveData, errors_known: bool) -> 
     return Alternative(name, total, dof, p_value, total + 2 * n_parameters)
 
 
-def _predict_lines(beta, lam, wanted, data):
-    chunks = [_predict_chunk(beta[i : i + 64], lam[i : i + 64], wanted, data) for i in range(0, beta.size, 64)]
-    return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
-
-
 @eqx.filter_jit
-def _predict_chunk(beta, lam, wanted, data):
+def _extreme_lines(beta, lam, left, wanted, data):
     everywhere = jnp.broadcast_to(wanted, (data.sources.shape[0], wanted.shape[0]))
 
-    def one(beta, lam):
+    def one(beta, lam, left):
         best, _ = lines(beta, lam, data)
         values, _ = shapes(beta, lam, everywhere, data)
-        distance = values - best.center[:, None]
-        fitted = best.mean[:, None] + best.slope[:, None] * distance
-        # A line held at slope zero has no slope to be uncertain about.
-        tilt = jnp.where(best.slope[:, None] > 0, distance**2 / best.spread[:, None], 0)
-        return fitted, jnp.sqrt(1 / best.weight[:, None] + tilt)
+        return jax.vmap(lambda line, at: line.extremes(at, left))(best, values)
 
-    return jax.vmap(one)(beta, lam)
+    return jax.vmap(one)(beta, lam, left)
 
 
 def _p_value(chi2: float, dof: int) -> float:

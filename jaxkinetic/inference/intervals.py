@@ -134,7 +134,7 @@ class _End:
 
 
 def _narrow(ends: list[_End], limit: float, best: tuple, data: CurveData, bounds: Range) -> None:
-    """Narrow all ends at once, each by many subdivisions a round, to a millionth of their distance from the best."""
+    """Narrow all ends at once, by many subdivisions a round, to a millionth of their distance from the best."""
     share = np.linspace(0, 1, LANES // len(ends) + 1)[1:, None]
     modes = np.repeat([end.mode for end in ends], len(share))
     for _ in range(_ROUNDS):

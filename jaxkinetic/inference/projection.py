@@ -46,7 +46,7 @@ class Line(eqx.Module):
     Attributes:
         mean: weighted mean accuracy.
         center: weighted mean of the scaled S.
-        slope: coefficient of the scaled S, not negative.
+        free_slope: coefficient of the scaled S if it might be negative.
         spread: weighted sum of squares of S about its center.
         weight: sum of the weights.
         log_scale: log of the factor taken out of S.
@@ -54,10 +54,34 @@ class Line(eqx.Module):
 
     mean: Scalar
     center: Scalar
-    slope: Scalar
+    free_slope: Scalar
     spread: Scalar
     weight: Scalar
     log_scale: Scalar
+
+    @property
+    def slope(self) -> Array:
+        """Coefficient of the scaled S, not negative."""
+        return jnp.maximum(self.free_slope, 0)
+
+    def extremes(self, values: Float[Array, " position"], left: Scalar) -> tuple[Array, Array]:
+        """Lowest and highest accuracy that lines with c1 >= 0 reach at scaled S with chi-squared `left` to spend.
+
+        With nothing left both are the best line.
+        """
+        distance = values - self.center
+        # Without the bound on the slope, this much more would be left, and the free line would be the best.
+        left = left + self.spread * jnp.minimum(self.free_slope, 0) ** 2
+        tilt = distance / jnp.sqrt(self.spread)
+        error = jnp.hypot(1 / jnp.sqrt(self.weight), tilt)
+        flat = jnp.sqrt(jnp.maximum(left - self.spread * self.free_slope**2, 0) / self.weight)
+
+        def end(side):
+            slope = self.free_slope + side * jnp.sqrt(left / self.spread) * tilt / error
+            sloped = self.mean + self.free_slope * distance + side * jnp.sqrt(left) * error
+            return jnp.where(slope >= 0, sloped, self.mean + side * flat)
+
+        return end(-1), end(1)
 
 
 def stack_curves(
@@ -96,7 +120,8 @@ def shapes(
     def one(own, wanted):
         own_scale = closed_form.correction_shape(rates, weights, data.time, own, ALiBi(lam), signed=False)[1]
         values, scale = closed_form.correction_shape(rates, weights, data.time, wanted, ALiBi(lam), signed=False)
-        return values * jnp.exp(scale - own_scale), own_scale
+        # Far closer to 0 than the curve's own positions S is cut: accuracy is far outside [0, 1] before that.
+        return values * jnp.exp(jnp.minimum(scale - own_scale, 300.0)), own_scale
 
     return jax.vmap(one)(data.sources, sources)
 
@@ -110,8 +135,8 @@ def project(values: Float[Array, " position"], accuracy: Array, weight: Array, l
     covariance = jnp.sum(weight * (values - center) * (accuracy - mean))
     # A shape without spread has no slope; the guard is far below any spread that matters.
     floor = jnp.finfo(values.dtype).tiny ** 0.5
-    slope = jnp.maximum(covariance, 0) / jnp.maximum(spread, floor)
-    return Line(mean, center, slope, spread, total, log_scale)
+    spread = jnp.maximum(spread, floor)
+    return Line(mean, center, covariance / spread, spread, total, log_scale)
 
 
 def lines(beta: Scalar, lam: Scalar, data: CurveData) -> tuple[Line, Float[Array, "curve position"]]:
