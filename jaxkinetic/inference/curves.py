@@ -140,7 +140,11 @@ def list_models(dataset: str = "liu2024", task: str | None = "multi-document-qa"
 def load_baselines(model: str, dataset: str = "liu2024") -> list[Baseline]:
     """Closed-book and oracle accuracies of a model, where they are published."""
     _check_dataset(dataset)
-    with resources.files("jaxkinetic.inference").joinpath(f"data/{dataset}_baselines.csv").open() as file:
+    with (
+        resources.files("jaxkinetic.inference")
+        .joinpath(f"data/{dataset}_baselines.csv")
+        .open(encoding="utf-8") as file
+    ):
         rows = [row for row in csv.DictReader(file) if row["model"] == model]
     return [
         Baseline(r["setting"], float(r["accuracy_percent"]) / 100, int(r["n_questions"]), r["source"]) for r in rows
@@ -162,13 +166,17 @@ def read_curves(path: str | Path, n_items: int | None = None) -> list[RetrievalC
         ValueError: on missing columns or values that cannot be right; the message names file and row.
         FileNotFoundError: if there is no such file.
     """
-    with open(path, newline="") as file:
-        return _parse(csv.DictReader(file), str(path), n_items)
+    # Spreadsheets begin their files with a byte order mark.
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        try:
+            return _parse(csv.DictReader(file), str(path), n_items)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"File {path} must be a CSV table in UTF-8, but: {error}.") from None
 
 
 def _load(dataset: str) -> list[RetrievalCurve]:
     _check_dataset(dataset)
-    with resources.files("jaxkinetic.inference").joinpath(f"data/{dataset}.csv").open() as file:
+    with resources.files("jaxkinetic.inference").joinpath(f"data/{dataset}.csv").open(encoding="utf-8") as file:
         return _parse(csv.DictReader(file), dataset, None)
 
 
@@ -191,8 +199,8 @@ def _parse(reader: csv.DictReader, where: str, n_items: int | None) -> list[Retr
         raise ValueError(f"File {where} must have a column n_items, because positions are item numbers.")
 
     groups: dict[tuple, list[tuple[float, float, float | None]]] = {}
-    for row_number, row in enumerate(reader, start=2):
-        place = f"{where}, row {row_number}"
+    for row in reader:
+        place = f"{where}, row {reader.line_num}"
         items = _number(row, "n_items", place) if row.get("n_items") else n_items
         if items is not None and (items < 1 or items != int(items)):
             raise ValueError(f"{place}: n_items must be a positive integer, but is {items:g}.")

@@ -221,6 +221,8 @@ def _check_curves(curves) -> None:
     for curve in curves:
         if not isinstance(curve, RetrievalCurve):
             raise ValueError(f"Argument `curves` must hold RetrievalCurve, but holds {type(curve).__name__}.")
+        if curve.sources.size < 2:
+            raise ValueError(f"Argument `curves` must hold curves of 2 positions at least; {curve.label} has 1.")
     if len({c.n_questions is None for c in curves}) > 1:
         raise ValueError("Argument `curves` must have n_questions in every curve or in none.")
     n_points, n_parameters = sum(c.sources.size for c in curves), 2 + 2 * len(curves)
