@@ -72,6 +72,7 @@ def fit(
     ]
     table = _table(fits)
     _say(table, json)
+    out.mkdir(parents=True, exist_ok=True)
     (out / "fit.txt").write_text(table + "\n")
     figure = plotting.plot_fits(fits) if all else plotting.plot_fit(fits[0])
     record = {"fits": [_fit_record(f) for f in fits]}
@@ -203,16 +204,11 @@ def _configure() -> None:
 
 
 def _folder(path: Path) -> None:
-    """Make the folder, or refuse before anything is computed."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"Argument `out` must be a folder that can be written, but {path}: {error.strerror}."
-        ) from None
+    """Refuse a folder that cannot be made or written, before anything is computed; nothing is made yet."""
+    nearest = next(p for p in (path, *path.absolute().parents) if p.exists() or p.is_symlink())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        why = "is not writable" if nearest.is_dir() else "is not a folder"
+        raise ValueError(f"Argument `out` must be a folder that can be written, but is {path}: {nearest} {why}.")
 
 
 def _four_clusters() -> Any:
@@ -228,6 +224,7 @@ def _say(text: str, json_file: str | None) -> None:
 
 
 def _save(figure: Any, path: Path, json_file: str | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=160)
     _say(f"wrote {path}", json_file)
 

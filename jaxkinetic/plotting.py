@@ -91,7 +91,7 @@ def plot_fit(fit: CurveFit, figure: Figure | None = None) -> Figure:
         ax.set_title(f"{curve.n_items} items" if curve.n_items else curve.label, fontsize=10)
         if i:
             ax.set_ylabel("")
-    _show_curves(axes[:n])
+    _show_curves(list(axes[:n]))
     plot_likelihood(fit, axes[n])
     axes[n].set_title("68 % (solid) and 95 % (dashed) regions, best point", fontsize=10)
     name = fit.curves[0].name or "retrieval curve"

@@ -1,0 +1,159 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxkinetic import cli
+
+CURVE = "position,accuracy,n_questions,n_items\n0,62,500,10\n2,55,500,10\n4,52,500,10\n6,53,500,10\n9,60,500,10\n"
+
+
+@pytest.fixture(autouse=True)
+def no_cache_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # The suite's own compilation cache stays in force.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Exit code of the command line in this process."""
+    monkeypatch.setattr(sys, "argv", ["jaxkinetic", *arguments])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["fit"], ["profile"], ["simulate"], ["figures"]])
+def test_help_is_complete_and_does_not_wait_for_jax(arguments: list[str]) -> None:
+    code = (
+        "import sys; from jaxkinetic.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "sys.exit('jax' in sys.modules or 'matplotlib' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    options = {
+        "": ["fit", "profile", "simulate", "figures"],
+        "fit": ["--model", "--csv", "--all", "--level", "--out", "--json"],
+        "profile": ["--beta", "--lam", "--time", "--vocab-size", "--out", "--json"],
+        "simulate": ["--beta", "--lam", "--n-tokens", "--times", "--prompts", "--seed", "--out", "--json"],
+        "figures": ["--out", "--seed"],
+    }
+    for option in options["".join(arguments)]:
+        assert option in done.stdout
+
+
+def test_profile_prints_json_alone_on_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    assert run(monkeypatch, "profile", "--json", "-", "--out", str(tmp_path), "--n-sources", "4") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["u_shape"]["is_u_shaped"] is True
+    assert record["u_shape"]["recency_threshold"] == pytest.approx(2.457489, abs=1e-6)
+    assert record["sources"] == [0.25, 0.5, 0.75, 1.0]
+    assert record["values"][3] == pytest.approx(1.6382511, abs=1e-7)
+    assert (tmp_path / "profile.png").stat().st_size > 10_000
+
+
+def test_profile_table_names_the_minimum_or_its_absence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    assert run(monkeypatch, "profile", "--out", str(tmp_path)) == 0
+    assert "at sigma_0 = 0.259276" in capsys.readouterr().out
+    assert run(monkeypatch, "profile", "--lam", "-1", "--out", str(tmp_path)) == 0
+    table = capsys.readouterr().out
+    assert "none in the interior" in table
+    assert "recency     no" in table
+
+
+def test_simulate_writes_the_trajectory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    target = tmp_path / "run.json"
+    arguments = ["--n-tokens", "8", "--times", "0.5", "2", "--prompts", "uniform", "--seed", "3"]
+    assert run(monkeypatch, "simulate", *arguments, "--out", str(tmp_path), "--json", str(target)) == 0
+    record = json.loads(target.read_text())
+    assert record["times"] == [0.0, 0.5, 2.0]
+    assert [len(row) for row in record["angles"]] == [8, 8, 8]
+    # The first token attends to nothing; the second goes to the first.
+    assert record["angles"][0][0] == record["angles"][2][0]
+    assert record["angles"][0][1] != record["angles"][2][1]
+    assert (tmp_path / "simulate.png").exists()
+
+
+def test_fit_of_a_users_csv(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    source, out = tmp_path / "mine.csv", tmp_path / "results"
+    source.write_text(CURVE)
+    assert run(monkeypatch, "fit", "--csv", str(source), "--out", str(out)) == 0
+    table = capsys.readouterr().out
+    assert "unidentified" in table
+    assert (out / "fit.txt").read_text().strip() in table
+    fitted = json.loads((out / "fit.json").read_text())["fits"][0]
+    assert fitted["identifiable"]["beta"] is False
+    assert fitted["intervals"]["beta"]["low_open"] is True
+    assert fitted["dof"] == 1
+    assert len(fitted["curves"][0]["fitted"]) == 5
+    assert (out / "fit.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_figures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert run(monkeypatch, "figures", "--out", str(tmp_path)) == 0
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["figure1.png", "figure2.png", "figure3.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["profile", "--beta", "0"], "Argument `beta` must be positive and finite, but is 0"),
+        (["profile", "--beta", "nan"], "Argument `beta` must be positive and finite, but is nan"),
+        (["profile", "--lam", "inf"], "Argument `lam` must be finite, but is inf"),
+        (["profile", "--time", "-1"], "Argument `time` must be non-negative and finite, but is -1"),
+        (["profile", "--vocab-size", "1"], "Argument `vocab_size` must be at least 2, but is 1"),
+        (["profile", "--n-sources", "0"], "Argument `n_sources` must be at least 1, but is 0"),
+        (["simulate", "--n-tokens", "1"], "Argument `n_tokens` must be at least 2, but is 1"),
+        (["simulate", "--times", "-1"], "Argument `times` must be non-negative and finite"),
+        (["fit", "--model", "GPT-9"], "Argument `model` must be one of"),
+        (["fit", "--csv", "missing.csv"], "No such file"),
+        (["fit", "--csv", "missing.csv", "--all"], "Argument `csv` must stand alone"),
+        (["fit", "--level", "2"], "Argument `level` must lie in (0, 1), but is 2"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    target = tmp_path / "out.json"
+    with_json = [] if arguments[0] == "figures" else ["--json", str(target)]
+    assert run(monkeypatch, *arguments, "--out", str(tmp_path / "results"), *with_json) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("jaxkinetic: error: ")
+    assert message in error
+    assert "\n" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["fit", "profile", "simulate", "figures"])
+def test_folder_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "occupied").write_text("not a folder")
+    assert run(monkeypatch, command, "--out", str(tmp_path / "occupied" / "deep")) == 2
+    assert "Argument `out` must be a folder that can be written" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["occupied"]
+
+
+def test_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxkinetic.cli", "profile", "--beta", "-1"],
+        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONWARNINGS": "error"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip() == "jaxkinetic: error: Argument `beta` must be positive and finite, but is -1.0."
