@@ -189,6 +189,6 @@ def correction_shape(
     graphon = jax.vmap(lambda s: positions.graphon(one, s))(sources)
     c = rates * time
     log_scale = jax.lax.stop_gradient(2 * jnp.sqrt(jnp.maximum(jnp.max(c), 0) * jnp.maximum(jnp.max(y), 0)))
-    z = c * y[:, None]
+    z = c[None, :] * y[:, None]
     waves = scaled_entire_bessel(1, z, jnp.broadcast_to(log_scale, z.shape), signed)
     return graphon * (waves @ (weights * c)), log_scale
