@@ -1,0 +1,42 @@
+"""Execute the notebooks from their percent scripts, and check that the paired .ipynb files are up to date.
+
+python scripts/run_notebooks.py             # all of them
+python scripts/run_notebooks.py --write     # also write the paired .ipynb, without output
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+
+
+def cells(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
+    """Kind and text of every cell."""
+    return [(cell.cell_type, cell.source) for cell in notebook.cells]
+
+
+def main() -> None:
+    """Run each notebook in a kernel of its own; the first error ends the run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the paired .ipynb files")
+    arguments = parser.parse_args()
+    for script in sorted(FOLDER.glob("*.py")):
+        notebook = jupytext.read(script)
+        paired = script.with_suffix(".ipynb")
+        if arguments.write:
+            jupytext.write(notebook, paired)
+        if cells(nbformat.read(paired, as_version=4)) != cells(notebook):
+            sys.exit(f"{paired.name} differs from {script.name}: run `python scripts/run_notebooks.py --write`")
+        start = time.perf_counter()
+        NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}}).execute()
+        print(f"{script.name}: {len(notebook.cells)} cells in {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
