@@ -174,7 +174,7 @@ class DensityPrompts(PromptLaw):
 class ClusterPrompts(PromptLaw):
     """Consecutive stretches of the prompt near given angles, as in Figure 3.
 
-    With C centres, token j lies in stretch floor(C (j - 1) / N), normally distributed round its centre.
+    With C centres, token j lies in stretch ceil(C sigma) of 1..C, sigma = j / N, normally distributed round its centre.
 
     Attributes:
         centers: angles of the C clusters in reading order, radians.
@@ -195,13 +195,15 @@ class ClusterPrompts(PromptLaw):
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` angles, consecutive tokens near the same centre."""
         check_at_least("n_tokens", n_tokens, 2)
-        stretch = jnp.arange(n_tokens) * self.centers.size // n_tokens
+        stretch = (jnp.arange(1, n_tokens + 1) * self.centers.size - 1) // n_tokens
         return self.centers[stretch] + self.width * jax.random.normal(key, (n_tokens,))
 
     def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
         """Modes e^{-i n c(sigma) - n^2 width^2 / 2} of the wrapped normal law."""
         n = jnp.arange(1, n_modes + 1)
-        stretch = jnp.clip(jnp.ceil(sigma * self.centers.size).astype(int) - 1, 0, self.centers.size - 1)
+        # C j / N may come out a rounding above an integer.
+        shrink = 1 - 4 * jnp.finfo(jnp.result_type(sigma, float)).eps
+        stretch = jnp.clip(jnp.ceil(sigma * self.centers.size * shrink).astype(int) - 1, 0, self.centers.size - 1)
         return jnp.exp(-1j * n * self.centers[stretch] - (n * self.width) ** 2 / 2)
 
 
