@@ -175,7 +175,7 @@ def _u_shape(model, time, vocab_size):
     smallness = time * largest_rate
     bound = closed_form.smallness_bound(lam)
     return UShape(
-        argmin=closed_form.source_position(y, lam),
+        argmin=jnp.where(exists, closed_form.source_position(y, lam), 1),
         minimum=minimum,
         depth=end - minimum,
         n_minima=n_minima,
