@@ -84,8 +84,7 @@ def check_scalar(name: str, value: Any) -> None:
     """Refuse an array where one number is meant."""
     if np.ndim(value):
         raise ValueError(
-            f"Argument `{name}` must be a scalar, but has shape {np.shape(value)}. "
-            "For many values use `jax.vmap`."
+            f"Argument `{name}` must be a scalar, but has shape {np.shape(value)}. For many values use `jax.vmap`."
         )
 
 
@@ -113,7 +112,7 @@ def check_increasing(name: str, value: Any) -> None:
         raise ValueError(
             f"Argument `{name}` must be a non-empty one-dimensional array, but has shape {np.shape(value)}."
         )
-    _check(name, value, "increase strictly", lambda x: np.diff(x) > 0)
+    _check(name, value, "increase strictly", lambda x: x[1:] > x[:-1])
 
 
 def check_angles(name: str, value: Any) -> None:
