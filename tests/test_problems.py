@@ -58,5 +58,8 @@ def test_reference_slopes_are_slopes(lam):
         value = lambda b, l, t, s: problems.MpCorrection(b, l, 8)(t, s)  # noqa: E731
         point = (mp.mpf("1.3"), mp.mpf(lam), mp.mpf("0.7"), mp.mpf("0.3"))
         for i, name in enumerate(("beta", "lam", "time", "source")):
-            along = lambda x, i=i: value(*(x if k == i else point[k] for k in range(4)))
+
+            def along(x, i=i):
+                return value(*(x if k == i else point[k] for k in range(4)))
+
             assert abs(mp.diff(along, point[i]) / slopes[name] - 1) < 1e-14

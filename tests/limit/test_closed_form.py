@@ -18,7 +18,7 @@ MODES = required_modes(6.0)
 
 @functools.cache
 def box():
-    """Corners of the box, lam = 0 and 1e-9, sigma_0 = 1 and 1e-6, and random points inside: columns as ARGUMENTS."""
+    """Corners, lam = 0 and 1e-9, sigma_0 = 1 and 1e-6, and random points inside; columns as in ARGUMENTS."""
     rng, n = np.random.default_rng(0), 100
     beta, time, source = (
         np.exp(rng.uniform(np.log(a), np.log(b), n)) for a, b in [(0.05, 6), (0.01, 2), (1e-6, 1)]
@@ -140,7 +140,10 @@ def test_variable_and_its_inverse(lam):
 @pytest.mark.parametrize("lam", [-50.0, -0.1, -1e-6, 0.0, 1e-6, 0.5, 1.0, 11.0, 60.0])
 def test_inverse_variable_has_exact_slopes(lam):
     slopes = jax.jit(jax.grad(closed_form.source_position, argnums=(0, 1)))
-    inverse = lambda y, l: mp.exp(-y) if l == 0 else mp.log1p(mp.expm1(l) * mp.exp(-y)) / l
+
+    def inverse(y, l):
+        return mp.exp(-y) if l == 0 else mp.log1p(mp.expm1(l) * mp.exp(-y)) / l
+
     for y in (0.0, 0.3, 1.0, 12.0):
         in_y, in_lam = slopes(y, lam)
         with mp.workdps(200):

@@ -40,7 +40,7 @@ EXPONENTS = [(0.0, 0.0), (0.02, 0.0), (0.0, 0.05), (3.0, 0.0), (0.01, 0.02)]
 @pytest.mark.parametrize("exponents", EXPONENTS)
 def test_sums_against_dense_matrices(n_tokens, exponents):
     theta, source = problem(n_tokens)
-    exponents = tuple(jnp.asarray(e) for e in exponents)
+    exponents = jnp.asarray(exponents[0]), jnp.asarray(exponents[1])
     matrices = dense(theta, SERIES, exponents)
     got = jax.jit(causal_sum, static_argnums=3)(theta, SERIES, exponents, PARITIES)
     np.testing.assert_allclose(got, matrices.sum(axis=2), rtol=0, atol=1e-13 * np.abs(matrices).sum(axis=2).max())
@@ -59,9 +59,12 @@ def test_weight_totals():
 @pytest.mark.parametrize("n_tokens", [20, 200])
 def test_transpose_is_the_adjoint(n_tokens, exponents):
     theta, source = problem(n_tokens)
-    exponents = tuple(jnp.asarray(e) for e in exponents)
+    exponents = jnp.asarray(exponents[0]), jnp.asarray(exponents[1])
     u = jnp.asarray(np.random.default_rng(3).normal(size=(2, n_tokens)))
-    forward = lambda s: propagate(theta, SERIES, exponents, s, PARITIES)
+
+    def forward(s):
+        return propagate(theta, SERIES, exponents, s, PARITIES)
+
     value, transpose = jax.vjp(forward, source)
     (back,) = transpose(u)
     left, right = jnp.vdot(u, value), jnp.vdot(back, source)
@@ -99,7 +102,10 @@ def test_nested_batches_and_inner_axes():
     theta = jnp.asarray(np.random.default_rng(0).uniform(0, 6, (40, 2)))
     source = jnp.asarray(np.random.default_rng(1).normal(size=(3, 40)))
     exponents = jnp.asarray(0.1), jnp.asarray(0.0)
-    one = lambda x, s: propagate(x, SERIES, exponents, s, PARITIES)
+
+    def one(x, s):
+        return propagate(x, SERIES, exponents, s, PARITIES)
+
     grid = jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(1, None))(theta, source)
     for i, j in itertools.product(range(2), range(3)):
         np.testing.assert_allclose(grid[i, j], one(theta[:, i], source[j]), rtol=1e-12, atol=1e-14)

@@ -1,0 +1,164 @@
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from jaxkinetic import ALiBi, CausalAttention, ExpCosine, FourierKernel, retrieval_profile, u_shape
+from tests.problems import DIGITS, MpCorrection
+
+MODES = 28
+
+
+def model(beta, lam):
+    return CausalAttention(ExpCosine(beta, n_modes=MODES), ALiBi(lam))
+
+
+shape = functools.partial(u_shape, vocab_size=8)
+
+
+def test_profile_against_forty_digits():
+    sources = [1e-6, 0.1, 0.5, 1.0]
+    got = retrieval_profile(model(1.5, 2.0), 0.9, 8, sources)
+    with mp.workdps(DIGITS):
+        exact = [float(MpCorrection(1.5, 2.0, 8)(mp.mpf(0.9), mp.mpf(s))) for s in sources]
+    np.testing.assert_allclose(got.values, exact, rtol=1e-12)
+    np.testing.assert_array_equal(got.sources, sources)
+    expected = np.sqrt(np.pi / 2) / 8 + np.sqrt(2 * np.pi) / (8 * 100) * np.array(exact)
+    np.testing.assert_allclose(got.soft_accuracy(100), expected, rtol=1e-12)
+
+
+def test_single_precision_stays_single():
+    f32 = jnp.float32
+    single = CausalAttention(ExpCosine(f32(1.0)), ALiBi(f32(1.0)))
+    got = retrieval_profile(single, f32(1.0), 8, jnp.asarray([0.2, 0.7], f32))
+    exact = retrieval_profile(model(1.0, 1.0), 1.0, 8, [0.2, 0.7])
+    assert got.values.dtype == got.sources.dtype == np.float32
+    np.testing.assert_allclose(got.values, exact.values, rtol=1e-5)
+    u, reference = shape(single, f32(1.0)), shape(model(1.0, 1.0), 1.0)
+    assert u.argmin.dtype == u.minimum.dtype == u.depth.dtype == np.float32
+    assert float(u.argmin) == pytest.approx(float(reference.argmin), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("beta", "lam", "time"), [(1.0, 1.0, 1.0), (0.3, 0.2, 1.0), (3.0, 6.0, 0.05), (1.0, 1.0, 2.3)]
+)
+def test_minimum_against_forty_digits(beta, lam, time):
+    u = shape(model(beta, lam), time)
+    assert u.is_u_shaped
+    with mp.workdps(DIGITS):
+        exact = MpCorrection(beta, lam, 8)
+        root = mp.findroot(lambda s: exact.value_and_slopes(time, s)["source"], float(u.argmin))
+        assert float(u.argmin) == pytest.approx(float(root), rel=1e-8)
+        assert float(u.minimum) == pytest.approx(float(exact(time, root)), rel=1e-12)
+        assert float(u.depth) == pytest.approx(float(exact(time, 1) - exact(time, root)), rel=1e-7)
+    # and it is the lowest point, by a search that knows nothing of slopes
+    found: Any = minimize_scalar(
+        lambda s: float(exact(time, s)), bounds=(1e-3, 1), method="bounded", options={"xatol": 1e-9}
+    )
+    assert float(u.argmin) == pytest.approx(found.x, abs=1e-4)
+    assert float(u.minimum) == pytest.approx(found.fun, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["argmin", "minimum", "depth"])
+def test_implicit_derivatives_against_differences(name):
+    def of(parameters):
+        beta, lam, time = parameters
+        return getattr(u_shape(model(beta, lam), time, 8), name)
+
+    at, h = jnp.asarray([1.0, 1.2, 0.9]), 1e-4
+    gradient, value = jax.jit(jax.grad(of))(at), jax.jit(of)
+    for i in range(3):
+        step = jnp.zeros(3).at[i].set(h)
+        near = (value(at + step) - value(at - step)) / (2 * h)
+        far = (value(at + 2 * step) - value(at - 2 * step)) / (4 * h)
+        assert float(gradient[i]) == pytest.approx(float((4 * near - far) / 3), rel=1e-6)
+
+
+# (1 - e^-lam) 2 sum w a / sum w a^2, as the authors print it for lam = 1, M = 8.
+@pytest.mark.parametrize(("beta", "printed"), [(1.0, 2.457489), (2.0, 0.600716), (3.0, 0.174018)])
+def test_recency_flips_exactly_at_the_threshold(beta, printed):
+    threshold = float(shape(model(beta, 1.0), 1.0).recency_threshold)
+    assert f"{threshold:.6f}" == f"{printed:.6f}"
+    assert shape(model(beta, 1.0), threshold * (1 - 1e-12)).has_recency
+    assert not shape(model(beta, 1.0), threshold * (1 + 1e-12)).has_recency
+
+
+@functools.cache
+def many():
+    rng, n = np.random.default_rng(0), 2000
+    beta, lam = np.exp(rng.uniform(np.log(0.05), np.log(6), n)), np.exp(rng.uniform(-3, 2.5, n))
+    batched = jax.jit(jax.vmap(lambda b, l, t: u_shape(model(b, l), t, 8)))
+    bounds = batched(beta, lam, np.ones(n))
+    time = np.exp(rng.uniform(-2, 1, n)) * np.minimum(
+        bounds.smallness_bound / bounds.smallness, bounds.recency_threshold
+    )
+    time[n // 2 :] = (np.exp(rng.uniform(-1, 0.3, n)) * bounds.recency_threshold)[n // 2 :]
+    return beta, lam, time, batched(beta, lam, time)
+
+
+def test_the_theorem_is_never_contradicted():
+    *_, u = many()
+    assert int(u.theorem_holds.sum()) > 500
+    assert jnp.all(u.is_u_shaped[u.theorem_holds])
+    assert int((u.is_u_shaped & ~u.theorem_holds).sum()) > 100
+    assert jnp.all(u.depth[u.is_u_shaped] > 0)
+
+
+def test_a_minimum_without_recency_is_no_u():
+    *_, u = many()
+    odd = ~u.has_recency & (u.n_minima > 0)
+    assert int(odd.sum()) > 20
+    assert not jnp.any(u.is_u_shaped[odd])
+    assert jnp.all(u.argmin[odd] < 1)
+
+
+@pytest.mark.parametrize("lam", [0.0, -0.5, -3.0, -50.0])
+def test_no_recency_without_positive_bias(lam):
+    u = shape(model(1.0, lam), 0.5)
+    assert u.has_primacy
+    assert not (u.has_recency)
+    assert not (u.is_u_shaped)
+    assert not (u.theorem_holds)
+    assert (float(u.argmin), float(u.depth), int(u.n_minima)) == (1, 0, 0)
+    assert u.recency_threshold <= 0
+
+
+def test_time_zero_is_flat():
+    u = shape(model(1.0, 1.0), 0.0)
+    assert not (u.has_primacy)
+    assert not (u.has_recency)
+    assert not (u.is_u_shaped)
+    assert not (u.theorem_holds)
+    assert float(u.minimum) == float(u.depth) == 0
+
+
+def test_far_past_the_theorem_the_u_is_gone():
+    u = shape(model(6.0, 1.0), 2.0)
+    assert not (u.theorem_holds)
+    assert not (u.is_u_shaped)
+    assert u.has_primacy
+
+
+def test_condition_takes_the_supremum_over_all_modes():
+    # The decoder of two words damps n > 7, where this kernel grows fastest.
+    kernel = FourierKernel(jnp.asarray([0.1] + [0.0] * 8 + [1.0]))
+    u = u_shape(CausalAttention(kernel, ALiBi(1.0)), 0.01, 2)
+    assert float(u.smallness) == pytest.approx(1.0, rel=1e-14)
+
+
+def test_repelling_kernels_have_no_primacy():
+    u = shape(CausalAttention(FourierKernel([-0.5, -0.1]), ALiBi(1.0)), 1.0)
+    assert not (u.has_primacy)
+    assert not (u.is_u_shaped)
+
+
+def test_vmap_against_a_loop():
+    beta, lam, time, u = many()
+    for i in (0, 1999):
+        single = shape(model(beta[i], lam[i]), time[i])
+        assert float(single.argmin) == pytest.approx(float(u.argmin[i]), rel=1e-12)
