@@ -174,7 +174,7 @@ class DensityPrompts(PromptLaw):
 class ClusterPrompts(PromptLaw):
     """Consecutive stretches of the prompt near given angles, as in Figure 3.
 
-    With C centres, token j lies in stretch ceil(C sigma) of 1..C, sigma = j / N, normally distributed round its centre.
+    With C centres, token j lies in stretch ceil(C j / N) of 1..C, normally distributed round its centre.
 
     Attributes:
         centers: angles of the C clusters in reading order, radians.
