@@ -91,10 +91,18 @@ def integrate(
     times: Float[Array, " time"],
     args: PyTree,
     options: Solve,
+    land_on_times: bool = False,
 ) -> Solution:
-    """Integrate dy/dt = field(t, y, args) from y(0) = start and save it at ``times``."""
+    """Integrate dy/dt = field(t, y, args) from y(0) = start and save it at ``times``.
+
+    Between steps values are interpolated, to lower order than the steps have: with steps of length 0.3 that
+    loses three digits. ``land_on_times`` makes adaptive steps end at every saved time instead.
+    """
     dtype = jnp.result_type(*jax.tree.leaves(start))
     times = jnp.asarray(times, jnp.finfo(dtype).dtype)
+    controller = options._controller(dtype)
+    if land_on_times and options.step is None:
+        controller = diffrax.ClipStepSizeController(controller, step_ts=times)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         options.solver,
@@ -104,7 +112,7 @@ def integrate(
         y0=start,
         args=args,
         saveat=diffrax.SaveAt(ts=times),
-        stepsize_controller=options._controller(dtype),
+        stepsize_controller=controller,
         adjoint=options.adjoint,
         max_steps=options.max_steps,
         progress_meter=options.progress,
