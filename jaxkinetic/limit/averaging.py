@@ -1,0 +1,82 @@
+"""The causal averaging operator of (1.10), (Hf)(sigma) = int_0^sigma k(sigma, tau) f(tau) dtau, on nodes.
+
+Over the whole prompt, u = tau / sigma turns the kernel into the smooth density sigma k(sigma, sigma u) on
+[0, 1]. From a source on, the variable Y of (1.24) turns averaging into plain integration:
+
+    k(sigma, tau) k(tau, sigma_0) = k(sigma, sigma_0) Y'(tau),
+
+so that for f(tau) = k(tau, sigma_0) h(tau) the average over [sigma_0, sigma] is k(sigma, sigma_0) int_0^Y h.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxkinetic._types import Scalar, check_at_least
+from jaxkinetic.limit import chebyshev
+from jaxkinetic.limit.closed_form import goursat_variable, source_position
+from jaxkinetic.model.positions import ALiBi
+
+
+def averaging_matrix(positions: ALiBi, n_nodes: int) -> Float[Array, "{n_nodes} {n_nodes}"]:
+    """Matrix of H from values at Chebyshev nodes of [0, 1] to averages at the same nodes.
+
+    (Hf)(sigma) = int_0^1 sigma k(sigma, sigma u) f(sigma u) du, and f(0) at sigma = 0
+
+    Gauss quadrature in u takes the interpolating polynomial times the density, so that H is exact to
+    rounding for polynomials of degree n - 1 while |lam| stays below about 2 n.
+
+    Args:
+        positions: causal positional weights; differentiable in lam.
+        n_nodes: number of nodes, see `chebyshev.nodes`.
+    """
+    check_at_least("n_nodes", n_nodes, 3)
+    dtype = positions.lam.dtype
+    # At sigma = 0 the density in u is uniform, which any tiny sigma gives to rounding.
+    sigma = jnp.asarray(np.maximum(chebyshev.nodes(n_nodes), 1e-30), dtype)
+    abscissae, weights = np.polynomial.legendre.leggauss(n_nodes)
+    points = sigma[:, None] * jnp.asarray((abscissae + 1) / 2, dtype)[None, :]
+    kernel = jax.vmap(jax.vmap(positions.graphon, (None, 0)))(sigma, points)
+    density = sigma[:, None] * kernel * jnp.asarray(weights / 2, dtype)[None, :]
+    coefficients = jnp.asarray(chebyshev.to_coefficients(n_nodes), dtype)
+    return jnp.matmul(chebyshev.moments(points, density, n_nodes), coefficients)
+
+
+class SourceNodes(eqx.Module):
+    """Chebyshev nodes in Y(sigma; sigma_0) on [sigma_0, 1], on which averaging from the source is integration.
+
+    Attributes:
+        source: source position sigma_0 in (0, 1).
+        length: Y(1; sigma_0).
+        sigma: positions of the nodes, from sigma_0 to 1, (n,).
+        positions: causal positional weights.
+    """
+
+    source: Scalar
+    length: Scalar
+    sigma: Float[Array, " node"]
+    positions: ALiBi
+
+    def __init__(self, positions: ALiBi, source: Scalar, n_nodes: int):
+        check_at_least("n_nodes", n_nodes, 3)
+        lam = positions.lam
+        self.positions, self.source = positions, source
+        self.length = goursat_variable(jnp.ones_like(source), source, lam)
+        y = self.length * jnp.asarray(chebyshev.nodes(n_nodes), source.dtype)
+        self.sigma = jax.vmap(lambda y: source_position(self.length - y, lam))(y)
+
+    def integral(self) -> Float[Array, "node node"]:
+        """Matrix of h -> int_0^{Y} h(Y') dY' from nodes to nodes."""
+        return self.length * jnp.asarray(chebyshev.antiderivative(self.sigma.size), self.sigma.dtype)
+
+    def average(self, values: Float[Array, " node"]) -> Float[Array, " node"]:
+        """Average int_{sigma_0}^sigma k(sigma, tau) f(tau) dtau at the nodes, for f given there."""
+        kernel = jax.vmap(lambda s: self.positions.graphon(s, jnp.minimum(self.source, s)))(self.sigma)
+        return kernel * jnp.matmul(self.integral(), values / kernel)
+
+    def interpolation(self, sigma: Float[Array, "*shape"]) -> Float[Array, "*shape node"]:
+        """Matrix from values at the nodes to values at sigma in [sigma_0, 1]."""
+        y = goursat_variable(sigma, self.source, self.positions.lam)
+        return chebyshev.interpolation(y / self.length, self.sigma.size)
