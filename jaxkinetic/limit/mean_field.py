@@ -1,0 +1,256 @@
+"""The mean-field limit f(t, sigma, theta) of (1.10), by Fourier modes or along characteristics."""
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from jaxkinetic._types import as_float, as_floats, check_positions, check_scalar, is_concrete
+from jaxkinetic.integrate import Solve, as_times, integrate
+from jaxkinetic.limit import chebyshev, fourier
+from jaxkinetic.limit.flow import CharacteristicFlow, Flow, FourierFlow
+from jaxkinetic.limit.resolution import Resolution, Tails, settle
+from jaxkinetic.model import CausalAttention, ClusterPrompts, CodewordPrompts, DensityPrompts, PromptLaw
+
+Method = Literal["auto", "fourier", "characteristics"]
+Law = Complex[Array, "node more"] | tuple[Float[Array, " label"], Float[Array, "node label"]]
+
+
+class MeanField(eqx.Module):
+    """The limit f(t, sigma, theta) at the saved times, at any sigma and theta.
+
+    Attributes:
+        ts: saved times t, (T,).
+        states: what was integrated, at the nodes in sigma.
+        flow: the equation, see `jaxkinetic.limit.flow`.
+        n_modes: number K of Fourier modes that `modes` returns.
+        stats: numbers of steps taken, accepted and rejected.
+    """
+
+    ts: Float[Array, " time"]
+    states: Float[Array, "time node *state"]
+    flow: Flow
+    n_modes: int = eqx.field(static=True)
+    stats: dict[str, Any]
+
+    def modes(self, time: Any, sigma: Any) -> Complex[Array, "*shape mode"]:
+        """Fourier modes hat f(t, sigma, n) = int e^{-i n theta} f(t, sigma, theta) dtheta, n = 1..K.
+
+        Args:
+            time: one of the saved times.
+            sigma: positions in (0, 1], of any shape.
+
+        Raises:
+            ValueError: if ``time`` was not saved, or on positions outside (0, 1].
+        """
+        return _modes(self, saved_index(self.ts, time), as_positions(sigma, self.ts.dtype))
+
+    def density(self, time: Any, sigma: Any, theta: Float[Array, " angle"]) -> Float[Array, "*shape angle"]:
+        """Density f(t, sigma, theta) against dtheta / 2 pi.
+
+        Args:
+            time: one of the saved times.
+            sigma: positions in (0, 1], of any shape.
+            theta: angles in radians, (A,).
+
+        Raises:
+            ValueError: if the law is a sum of atoms, which has no density.
+        """
+        if isinstance(self.flow, CharacteristicFlow) and self.flow.is_atomic:
+            raise ValueError(
+                "Codeword prompts have no density in theta: the limit is a sum of atoms. Look at "
+                "`characteristics` and `weights`, or at `modes`."
+            )
+        modes = self.modes(time, sigma)
+        n = jnp.arange(1, self.n_modes + 1, dtype=theta.dtype)
+        waves = jnp.exp(1j * theta[:, None] * n[None, :])
+        return 1 + 2 * jnp.einsum("...n,an->...a", modes, waves).real
+
+    def characteristics(self, time: Any, sigma: Any) -> Float[Array, "*shape label"]:
+        """Angles X(t, sigma, m) reached from the labels x_m, in radians, not wrapped.
+
+        Args:
+            time: one of the saved times.
+            sigma: positions in (0, 1], of any shape.
+
+        Raises:
+            ValueError: if the solution was found by Fourier modes, which follow no characteristics.
+        """
+        flow = self._characteristic_flow()
+        at = chebyshev.interpolation(as_positions(sigma, self.ts.dtype), flow.weights.shape[0])
+        return jnp.matmul(at, self.states[saved_index(self.ts, time)])
+
+    def weights(self, sigma: Any) -> Float[Array, "*shape label"]:
+        """Probability p_m(sigma) that each characteristic carries."""
+        flow = self._characteristic_flow()
+        at = chebyshev.interpolation(as_positions(sigma, self.ts.dtype), flow.weights.shape[0])
+        return jnp.matmul(at, flow.weights)
+
+    @property
+    def labels(self) -> Float[Array, " label"]:
+        """Initial angles x_m of the characteristics, radians."""
+        return self._characteristic_flow().labels
+
+    def _characteristic_flow(self) -> CharacteristicFlow:
+        if not isinstance(self.flow, CharacteristicFlow):
+            raise ValueError('Fourier modes follow no characteristics: solve with `method="characteristics"`.')
+        return self.flow
+
+
+def solve_mean_field(
+    model: CausalAttention,
+    prompts: PromptLaw,
+    times: Any,
+    method: Method = "auto",
+    resolution: Resolution | None = None,
+    options: Solve | None = None,
+) -> MeanField:
+    """Solve the mean-field equation (1.10) for independent prompts with law f_o(sigma, theta).
+
+    d_t f = -d_theta (f int_0^sigma k(sigma, sigma') (w' * f)(t, sigma', theta) dsigma'),    f(0) = f_o
+
+    Args:
+        model: kernel and positional weights.
+        prompts: law of the initial tokens, smooth in sigma.
+        times: saved times t, increasing, the first at least 0; the solve starts at 0.
+        method: ``"fourier"`` for laws with a density, ``"characteristics"`` for codewords (exact in theta) and
+            for densities as well; ``"auto"`` chooses.
+        resolution: numbers of nodes and modes. If None they are found by raising what falls short; under
+            `jax.jit`, `jax.grad` and `jax.vmap`, where sizes cannot depend on values, the starting sizes stay.
+        options: solver, steps and adjoint; see `Solve`. Take ``adjoint=diffrax.ForwardMode()`` for `jax.jacfwd`.
+
+    Returns:
+        The limit at the saved times. Differentiable in beta, lam, the law's parameters and the times.
+
+    Raises:
+        ValueError: on laws that jump in sigma, unsorted or negative times, or a method that does not fit.
+        RuntimeError: if nodes or modes do not resolve the solution, or the solve fails.
+    """
+    check_model(model)
+    method = check_law(prompts, method)
+    dtype = model.positions.lam.dtype
+    times = as_times(times, dtype)
+    options = default_options(dtype) if options is None else options
+
+    def solve(size: Resolution) -> tuple[MeanField, Tails]:
+        law = tabulate(prompts, method, size.nodes, size.modes, dtype)
+        return _solve(model, law, times, options, size.modes, isinstance(prompts, CodewordPrompts))
+
+    return settle(solve, resolution, first_resolution(prompts))
+
+
+@eqx.filter_jit
+def _solve(model, law, times, options, n_modes, is_atomic):
+    flow = build_flow(model, law, n_modes, is_atomic)
+    solution = integrate(lambda _, state, flow: flow(state), flow.start(), times, flow, options, land_on_times=True)
+    in_sigma, in_theta = flow.tails(solution.values, n_modes)
+    field = MeanField(solution.ts, solution.values, flow, n_modes, solution.stats)
+    return field, Tails(in_sigma, jnp.zeros_like(in_sigma), in_theta)
+
+
+@eqx.filter_jit
+def _modes(field, index, sigma):
+    at = chebyshev.interpolation(sigma, field.states.shape[1])
+    return field.flow.modes(field.states[index], at, field.n_modes)
+
+
+def build_flow(model: CausalAttention, law: Law, n_modes: int, is_atomic: bool) -> Flow:
+    """The equation in the representation that the law was tabulated for."""
+    if not model_is_concrete(model):
+        model = eqx.tree_at(lambda m: m.positions.lam, model, model.check_resolved(model.positions.lam))
+    if isinstance(law, tuple):
+        return CharacteristicFlow(model, *law, is_atomic)
+    return FourierFlow(model, law, n_modes)
+
+
+def model_is_concrete(model: CausalAttention) -> bool:
+    """Whether the kernel was already checked against its number of modes."""
+    return is_concrete(*jax.tree.leaves(model.kernel))
+
+
+def tabulate(prompts: PromptLaw, method: Method, n_nodes: int, n_modes: int, dtype: Any) -> Law:
+    """Values of the law at the nodes: modes, or labels and probabilities.
+
+    It runs before compilation, so that a new law of the same sizes does not compile anew.
+    """
+    sigma = jnp.asarray(chebyshev.nodes(n_nodes), dtype)
+    if isinstance(prompts, CodewordPrompts):
+        weights = as_floats(jax.vmap(prompts.probabilities)(sigma)).astype(dtype)
+        return prompts.codewords.astype(dtype), weights
+    modes = jax.vmap(lambda s: prompts.fourier(s, 2 * n_modes))(sigma)
+    modes = modes.astype(jnp.result_type(dtype, jnp.complex64))
+    if method == "fourier":
+        return modes
+    n_labels = 4 * n_modes
+    labels = jnp.asarray(2 * np.pi * np.arange(n_labels) / n_labels, dtype)
+    return labels, fourier.synthesize(modes[:, :n_modes], n_labels, mean=1.0) / n_labels
+
+
+def default_options(dtype: Any) -> Solve:
+    """Steps accurate to 1e-12 in double precision: the error norm averages over modes, most of them tiny."""
+    return Solve(rtol=1e-12, atol=1e-12) if jnp.finfo(dtype).bits >= 64 else Solve()
+
+
+def first_resolution(prompts: PromptLaw) -> Resolution:
+    """Sizes to start from: 33 nodes and 64 modes, more where the law itself has more."""
+    n_modes = 64
+    if isinstance(prompts, DensityPrompts):
+        given = jax.eval_shape(prompts.modes, jnp.asarray(0.5)).shape[0]
+        n_modes = max(n_modes, 2 * given)
+    return Resolution(modes=n_modes)
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is not a model."""
+    if not isinstance(model, CausalAttention):
+        raise ValueError(f"Argument `model` must be a CausalAttention, but is {type(model).__name__}.")
+
+
+def check_law(prompts: Any, method: Any) -> Literal["fourier", "characteristics"]:
+    """Refuse laws without a smooth limit, and say which representation serves."""
+    if not isinstance(prompts, PromptLaw):
+        raise ValueError(f"Argument `prompts` must be a PromptLaw, but is {type(prompts).__name__}.")
+    if isinstance(prompts, ClusterPrompts):
+        raise ValueError(
+            "Argument `prompts` must be smooth in sigma, but ClusterPrompts jumps from one cluster to the next, "
+            "which polynomials in sigma do not resolve. Use DensityPrompts with centres that move smoothly."
+        )
+    if method not in ("auto", "fourier", "characteristics"):
+        raise ValueError(f"Argument `method` must be 'auto', 'fourier' or 'characteristics', but is {method!r}.")
+    atomic = isinstance(prompts, CodewordPrompts)
+    if atomic and method == "fourier":
+        raise ValueError(
+            "Argument `method` must be 'characteristics' for codewords, but is 'fourier': the modes of atoms do "
+            "not decay."
+        )
+    if method == "auto":
+        return "characteristics" if atomic else "fourier"
+    return method
+
+
+def as_positions(sigma: Any, dtype: Any) -> Float[Array, "*shape"]:
+    """Convert positions sigma in (0, 1]; refuse others."""
+    check_positions("sigma", sigma if is_concrete(sigma) is False else np.asarray(sigma))
+    return as_floats(sigma).astype(dtype)
+
+
+def saved_index(ts: Float[Array, " time"], time: Any) -> Array:
+    """Index of a saved time; others are refused rather than interpolated."""
+    check_scalar("time", time)
+    time = as_float(time).astype(ts.dtype)
+    distance = jnp.abs(ts - time)
+    tolerance = 16 * jnp.finfo(ts.dtype).eps * (1 + jnp.abs(time))
+    missed = jnp.min(distance) > tolerance
+    message = "Argument `time` must be one of the saved times: solve with it among `times`."
+    if not is_concrete(missed):
+        return eqx.error_if(jnp.argmin(distance), missed, message)
+    if missed:
+        shown = np.asarray(ts)
+        raise ValueError(
+            f"Argument `time` must be one of the saved times {shown if shown.size <= 6 else '...'}, "
+            f"but is {float(time):g}. Solve with it among `times`."
+        )
+    return jnp.argmin(distance)

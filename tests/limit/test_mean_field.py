@@ -1,0 +1,310 @@
+"""The mean field (1.10): both representations, an independent discretization, invariants, gradients, refusals."""
+
+import time
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+from jaxkinetic import (
+    ALiBi,
+    CausalAttention,
+    ClusterPrompts,
+    CodewordPrompts,
+    DensityPrompts,
+    ExpCosine,
+    Solve,
+    UniformPrompts,
+)
+from jaxkinetic.limit import Resolution, mean_field, solve_mean_field
+from tests.limit.laws import CODEWORDS, SMOOTH, codeword_probabilities, smooth_modes
+
+MODEL = CausalAttention(ExpCosine(1.0), ALiBi(1.0))
+SIGMA = jnp.linspace(0.02, 1.0, 30)
+# Constant steps of a cheap method: derivatives are those of the discrete solution, and compile fast.
+STEPS = Solve(solver=diffrax.Tsit5(), step=0.1)
+FORWARD = Solve(solver=diffrax.Tsit5(), step=0.1, adjoint=diffrax.ForwardMode())
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    return solve_mean_field(MODEL, SMOOTH, [0.0, 0.5, 1.0])
+
+
+@pytest.fixture(scope="module")
+def codewords():
+    return solve_mean_field(MODEL, CODEWORDS, [0.0, 0.5, 1.0])
+
+
+# Against what is known or found independently --------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["fourier", "characteristics"])
+def test_uniform_prompts_stay_uniform(method):
+    field = solve_mean_field(MODEL, UniformPrompts(), [0.5, 2.0], method=method)
+    for t in (0.5, 2.0):
+        np.testing.assert_allclose(field.modes(t, SIGMA), 0, atol=1e-12)
+        density = field.density(t, SIGMA, jnp.linspace(0, 6, 7))
+        np.testing.assert_allclose(density, 1, atol=1e-12)
+
+
+def test_starts_at_the_law(smooth, codewords):
+    for field, law in ((smooth, SMOOTH), (codewords, CODEWORDS)):
+        exact = jax.vmap(law.fourier, (0, None))(SIGMA, field.n_modes)
+        np.testing.assert_allclose(field.modes(0.0, SIGMA), exact, atol=1e-13)
+
+
+def test_law_that_ignores_position_obeys_the_classical_equation():
+    """Averages of constants are constants: M atoms attract each other, dX_m/dt = sum_l p_l w'(X_m - X_l)."""
+    p, beta = np.array([0.5, 0.2, 0.3]), 1.7
+
+    def velocity(_, x):
+        d = x[:, None] - x[None, :]
+        return (-beta * np.sin(d) * np.exp(beta * np.cos(d))) @ p
+
+    start = 2 * np.pi * np.arange(3) / 3
+    exact = solve_ivp(velocity, (0, 1.2), start, method="DOP853", rtol=1e-13, atol=1e-13).y[:, -1]
+    model = CausalAttention(ExpCosine(beta), ALiBi(3.0))
+    field = solve_mean_field(model, CodewordPrompts(p), [1.2])
+    np.testing.assert_allclose(field.characteristics(1.2, 0.37), exact, atol=1e-10)
+    np.testing.assert_allclose(field.weights(0.37), p, atol=1e-14)
+
+
+def independent_codewords(n_cells, lam, times):
+    """Atoms on a uniform grid in sigma, cumulative trapezoidal rule, no Fourier series: error O(h^2)."""
+    sigma = np.linspace(0, 1, n_cells + 1)
+    p = np.asarray(jax.vmap(codeword_probabilities)(sigma))
+    growth = np.exp(lam * sigma)
+
+    def average(values):
+        weighted = growth[:, None] * values
+        sums = np.cumsum((weighted[1:] + weighted[:-1]) / 2, axis=0)
+        total = np.cumsum((growth[1:] + growth[:-1]) / 2)[:, None]
+        return np.concatenate([values[:1], sums / total])
+
+    n = np.arange(1, 15)
+    force = n * np.array([float(x) for x in ExpCosine(1.0, n_modes=14).coefficients()])
+
+    def velocity(_, flat):
+        x = flat.reshape(p.shape)
+        waves = np.exp(1j * x[..., None] * n)
+        mean = average(np.einsum("sm,smn->sn", p, waves.conj()))
+        return -2 * np.einsum("sn,smn->sm", force * mean, waves).imag.reshape(-1)
+
+    start = np.broadcast_to(np.pi / 2 * np.arange(4), p.shape).reshape(-1)
+    solution = solve_ivp(velocity, (0, times[-1]), start, t_eval=times, method="DOP853", rtol=1e-11, atol=1e-11)
+    return solution.y.T.reshape(len(times), n_cells + 1, 4)[:, :: n_cells // 20]
+
+
+def test_characteristics_match_a_second_order_discretization(codewords):
+    coarse, middle, fine = (independent_codewords(n, 1.0, [0.5, 1.0]) for n in (40, 80, 160))
+    first, second = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
+    extrapolated = (16 * second - first) / 15
+    for i, t in enumerate((0.5, 1.0)):
+        ours = codewords.characteristics(t, jnp.linspace(0, 1, 21)[1:])
+        np.testing.assert_allclose(ours, extrapolated[i, 1:], atol=1e-6)
+        # The remaining difference falls as the independent discretization is refined.
+        errors = [np.abs(ours - other[i, 1:]).max() for other in (coarse, middle, fine)]
+        assert errors[0] > 3.5 * errors[1] > 12 * errors[2]
+
+
+def test_fourier_modes_and_characteristics_agree(smooth):
+    other = solve_mean_field(MODEL, SMOOTH, [0.0, 0.5, 1.0], method="characteristics")
+    assert smooth.states.shape[1] <= 33
+    for t in (0.5, 1.0):
+        np.testing.assert_allclose(other.modes(t, SIGMA), smooth.modes(t, SIGMA), atol=1e-10)
+    theta = jnp.linspace(0, 2 * jnp.pi, 50)
+    np.testing.assert_allclose(other.density(1.0, SIGMA, theta), smooth.density(1.0, SIGMA, theta), atol=1e-9)
+
+
+@pytest.mark.parametrize("law", [SMOOTH, CODEWORDS])
+def test_converged_to_ten_digits(law):
+    tight = Solve(rtol=1e-13, atol=1e-13)
+    coarse = solve_mean_field(MODEL, law, [1.0], resolution=Resolution(33, modes=64))
+    fine = solve_mean_field(MODEL, law, [1.0], resolution=Resolution(49, modes=96), options=tight)
+    np.testing.assert_allclose(coarse.modes(1.0, SIGMA), fine.modes(1.0, SIGMA)[:, :64], atol=1e-10)
+
+
+def rate(errors, sizes):
+    return np.polyfit(sizes, np.log10(errors), 1)[0]
+
+
+def test_errors_fall_spectrally_in_nodes_and_modes(smooth):
+    exact = smooth.modes(1.0, SIGMA)
+
+    def error(nodes, modes):
+        size = Resolution(nodes, modes=modes, tolerance=np.inf)
+        found = solve_mean_field(MODEL, SMOOTH, [1.0], resolution=size).modes(1.0, SIGMA)
+        return np.abs(found[:, :5] - exact[:, :5]).max()
+
+    in_nodes = [error(n, 64) for n in (7, 11, 15)]
+    in_modes = [error(33, k) for k in (6, 10, 14)]
+    assert rate(in_nodes, (7, 11, 15)) < -0.5, in_nodes
+    assert rate(in_modes, (6, 10, 14)) < -0.4, in_modes
+
+
+# Invariants -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["fourier", "characteristics"])
+def test_mass_reality_and_positivity(method):
+    field = solve_mean_field(MODEL, SMOOTH, [1.0], method=method)
+    theta = 2 * jnp.pi * jnp.arange(256) / 256
+    density = field.density(1.0, SIGMA, theta)
+    assert density.dtype == jnp.float64
+    np.testing.assert_allclose(jnp.mean(density, axis=1), 1, atol=1e-13)
+    assert density.min() > 0
+    # Concentration makes it non-trivial.
+    assert density.max() > 2
+
+
+def test_probabilities_are_carried(codewords):
+    np.testing.assert_allclose(jnp.sum(codewords.weights(SIGMA), axis=1), 1, atol=1e-13)
+    np.testing.assert_allclose(codewords.weights(SIGMA), jax.vmap(codeword_probabilities)(SIGMA), atol=1e-13)
+
+
+def test_rotating_the_prompts_rotates_the_field(smooth):
+    angle = 0.7
+    turned = DensityPrompts(lambda s: smooth_modes(s) * jnp.exp(-1j * angle * jnp.arange(1, 3)))
+    modes = solve_mean_field(MODEL, turned, [1.0]).modes(1.0, SIGMA)
+    n = jnp.arange(1, modes.shape[1] + 1)
+    np.testing.assert_allclose(modes, smooth.modes(1.0, SIGMA) * jnp.exp(-1j * angle * n)[None], atol=1e-10)
+
+
+def test_the_first_tokens_do_not_see_the_rest():
+    """The equation is causal: f at sigma depends on the law up to sigma only."""
+    inner = DensityPrompts(lambda s: smooth_modes(0.5 * s))
+    # With lam halved, (0, 1/2] of the one prompt is (0, 1] of the other.
+    half = CausalAttention(ExpCosine(1.0), ALiBi(0.5))
+    whole = solve_mean_field(MODEL, SMOOTH, [1.0]).modes(1.0, SIGMA / 2)
+    np.testing.assert_allclose(solve_mean_field(half, inner, [1.0]).modes(1.0, SIGMA), whole, atol=1e-10)
+
+
+# Derivatives -------------------------------------------------------------------------------------------
+
+SMALL = Resolution(17, modes=32, tolerance=1e-6)
+
+
+def observed(parameters, law, options):
+    beta, lam, shape = parameters
+    model = CausalAttention(ExpCosine(beta, n_modes=16), ALiBi(lam))
+    prompts = {
+        "smooth": lambda: DensityPrompts(lambda s: smooth_modes(s, shape)),
+        "codewords": lambda: CodewordPrompts(lambda s: codeword_probabilities(s, shape)),
+    }[law]()
+    field = solve_mean_field(model, prompts, [0.7], resolution=SMALL, options=options)
+    return field.modes(0.7, 0.8)[1].real
+
+
+@pytest.mark.parametrize("law", ["smooth", "codewords"])
+def test_gradients_in_beta_lam_and_the_law(law):
+    at, step = jnp.array([1.1, 0.6, 0.9]), 1e-4
+    forward = jax.jacfwd(lambda p: observed(p, law, FORWARD))(at)
+    reverse = jax.grad(lambda p: observed(p, law, STEPS))(at)
+    value = lambda p: observed(p, law, STEPS)  # noqa: E731
+    shifts = step * jnp.eye(3)
+    differences = [(value(at + d) - value(at - d)) / (2 * step) for d in shifts]
+    np.testing.assert_allclose(forward, differences, rtol=1e-6)
+    np.testing.assert_allclose(reverse, forward, rtol=1e-8)
+    assert jnp.all(jnp.abs(forward) > 1e-4)
+
+
+def test_vmap_equals_loop():
+    def last_mode(beta):
+        model = CausalAttention(ExpCosine(beta, n_modes=20), ALiBi(1.0))
+        return solve_mean_field(model, SMOOTH, [0.5], resolution=SMALL, options=STEPS).modes(0.5, 1.0)[0]
+
+    betas = jnp.array([0.5, 1.5])
+    np.testing.assert_allclose(jax.vmap(last_mode)(betas), [last_mode(b) for b in betas], atol=1e-11)
+
+
+def test_new_values_do_not_compile_anew(monkeypatch):
+    calls = []
+    build = mean_field.build_flow
+    monkeypatch.setattr(mean_field, "build_flow", lambda *args: calls.append(1) or build(*args))
+    for beta, lam, shape in ((1.0, 0.5, 1.0), (1.01, -2.0, 0.9), (1.02, 0.0, 0.8)):
+        model = CausalAttention(ExpCosine(beta), ALiBi(lam))
+        law = DensityPrompts(lambda s, shape=shape: smooth_modes(s, shape))
+        solve_mean_field(model, law, [0.4, 0.6], resolution=Resolution(17, modes=32, tolerance=1e-5))
+    assert len(calls) <= 1
+
+
+# Refusals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"times": [0.5, 0.2]}, "`times` must increase"),
+        ({"times": [-1.0, 0.2]}, "`times` must be non-negative"),
+        ({"times": []}, "`times` must be a non-empty"),
+        ({"prompts": ClusterPrompts([0.0, 1.0], 0.1)}, "smooth in sigma"),
+        ({"prompts": CODEWORDS, "method": "fourier"}, "characteristics"),
+        ({"method": "spectral"}, "`method` must be"),
+        ({"prompts": "uniform"}, "`prompts` must be a PromptLaw"),
+        ({"model": 3}, "`model` must be a CausalAttention"),
+    ],
+)
+@pytest.mark.usefixtures("as_installed")
+def test_bad_arguments_are_refused(change, message):
+    arguments = {"model": MODEL, "prompts": SMOOTH, "times": [1.0]} | change
+    with pytest.raises(ValueError, match=message):
+        solve_mean_field(**arguments)
+
+
+def test_bad_laws_are_refused_where_they_are_made():
+    with pytest.raises(ValueError, match="sum to one"):
+        CodewordPrompts([0.5, 0.6])
+    with pytest.raises(ValueError, match="negative"):
+        CodewordPrompts([1.5, -0.5])
+    with pytest.raises(ValueError, match="goes negative"):
+        DensityPrompts([0.8 + 0j])
+
+
+def test_what_was_not_saved_or_does_not_exist_is_refused(smooth, codewords):
+    with pytest.raises(ValueError, match="one of the saved times"):
+        smooth.modes(0.3, 0.5)
+    with pytest.raises(ValueError, match=r"`sigma` must lie in \(0, 1\]"):
+        smooth.modes(0.5, 1.5)
+    with pytest.raises(ValueError, match='method="characteristics"'):
+        smooth.characteristics(0.5, 0.5)
+    with pytest.raises(ValueError, match="no density"):
+        codewords.density(0.5, 0.5, jnp.zeros(1))
+    with pytest.raises(eqx.EquinoxRuntimeError, match="one of the saved times"):
+        eqx.filter_jit(lambda t: smooth.modes(t, 0.5))(jnp.asarray(0.3))
+
+
+@pytest.mark.parametrize(
+    ("size", "name"), [(Resolution(5, modes=64), "`nodes`"), (Resolution(33, modes=6), "`modes`")]
+)
+def test_unresolved_solutions_are_errors_that_say_what_to_raise(size, name):
+    with pytest.raises(RuntimeError, match=f"Raise {name}"):
+        solve_mean_field(MODEL, SMOOTH, [1.0], resolution=size)
+    with pytest.raises(eqx.EquinoxRuntimeError, match=f"Raise {name}"):
+        eqx.filter_jit(lambda t: solve_mean_field(MODEL, SMOOTH, t, resolution=size).states)(jnp.array([1.0]))
+
+
+def test_resolution_is_found_where_the_first_does_not_serve():
+    """A density that turns quickly with sigma needs more nodes than the first guess has."""
+    law = DensityPrompts(lambda s: 0.45 * jnp.exp(-6j * s)[None])
+    field = solve_mean_field(MODEL, law, [0.6])
+    assert field.states.shape[1] > 33
+    fine = solve_mean_field(MODEL, law, [0.6], resolution=Resolution(129, modes=128))
+    np.testing.assert_allclose(field.modes(0.6, SIGMA)[:, :16], fine.modes(0.6, SIGMA)[:, :16], atol=1e-10)
+
+
+@pytest.mark.slow
+def test_speed():
+    """A solve at 33 nodes and 64 modes takes under 0.3 s once compiled, and compiles in under 20 s."""
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        field = solve_mean_field(MODEL, SMOOTH, [1.0], resolution=Resolution(33, modes=64))
+        jax.block_until_ready(field.states)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds[1:]) < 0.3
+    assert seconds[0] < 20
