@@ -1,0 +1,210 @@
+"""The autocorrelation A (1.17) and the cross-correlation C (1.18) of the limit, for any law of the prompts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from jaxkinetic._types import as_floats, check_at_least, is_concrete, round_up
+from jaxkinetic.integrate import Solve, as_times, integrate
+from jaxkinetic.limit.averaging import SourceNodes
+from jaxkinetic.limit.linearization import Linearization, State, linearize
+from jaxkinetic.limit.mean_field import (
+    MeanField,
+    Method,
+    as_positions,
+    build_flow,
+    check_law,
+    check_model,
+    default_options,
+    first_resolution,
+    saved_index,
+    tabulate,
+)
+from jaxkinetic.limit.resolution import Resolution, Tails, settle
+from jaxkinetic.model import CausalAttention, CodewordPrompts, PromptLaw
+
+
+class Correlations(eqx.Module):
+    """The limits A and C at the saved times, for an observable phi = e^{i m theta} of the source's initial angle.
+
+    Arrays have axes (observable, source, sigma, mode), less those where a single number was given.
+
+    Attributes:
+        ts: saved times t, (T,).
+        sources: source positions sigma_0, a scalar or (S,).
+        observable_modes: m, an integer or several.
+        field: the mean field, solved along.
+        states: what was integrated.
+        linearization: the equations, see `jaxkinetic.limit.linearization`.
+    """
+
+    ts: Float[Array, " time"]
+    sources: Float[Array, "..."]
+    observable_modes: int | tuple[int, ...] = eqx.field(static=True)
+    field: MeanField
+    states: State
+    linearization: Linearization
+
+    def cross(self, time: Any, sigma: Any) -> Complex[Array, "... mode"]:
+        """Modes hat C_phi(t, sigma, n; sigma_0), n = 1..K, the limit of N Cov(e^{-i n theta_j(t)}, phi(theta_i(0))).
+
+        Args:
+            time: one of the saved times.
+            sigma: positions in (0, 1], of any shape; C vanishes up to the source.
+        """
+        sigma = as_positions(sigma, self.ts.dtype)
+        values = _cross(self, saved_index(self.ts, time), sigma.reshape(-1))
+        return self._drop_axes(values.reshape(*values.shape[:2], *sigma.shape, values.shape[-1]))
+
+    def auto(self, time: Any) -> Complex[Array, "... mode"]:
+        """Modes hat A_phi(t, sigma_0, n), n = 1..K, the limit of Cov(e^{-i n theta_i(t)}, phi(theta_i(0))).
+
+        Args:
+            time: one of the saved times.
+        """
+        return self._drop_axes(_auto(self, saved_index(self.ts, time)))
+
+    def _drop_axes(self, values):
+        values = values if self.sources.ndim else values[:, 0]
+        return values[0] if isinstance(self.observable_modes, int) else values
+
+
+def solve_correlations(
+    model: CausalAttention,
+    prompts: PromptLaw,
+    times: Any,
+    source: Any = 0.3,
+    observable_mode: int | Sequence[int] = 1,
+    method: Method = "auto",
+    resolution: Resolution | None = None,
+    options: Solve | None = None,
+) -> Correlations:
+    """Solve the correlation equations (1.17) and (1.18) together with the mean field (1.10).
+
+    The observable is phi(theta) = e^{i m theta}, of the initial angle of the token at sigma_0.
+
+    Args:
+        model: kernel and positional weights.
+        prompts: law of the initial tokens, smooth in sigma.
+        times: saved times t, increasing, the first at least 0; the solve starts at 0.
+        source: source position sigma_0 in (0, 1), or several, (S,), which share one mean field.
+        observable_mode: non-zero integer m, or several.
+        method: representation in theta, see `solve_mean_field`.
+        resolution: numbers of nodes and modes. If None they are found by raising what falls short; under
+            transformations the starting sizes stay.
+        options: solver, steps and adjoint; see `Solve`.
+
+    Returns:
+        The correlations at the saved times. Differentiable in beta, lam, the law's parameters and the source.
+
+    Raises:
+        ValueError: on sources outside (0, 1), m = 0, and as `solve_mean_field`.
+        RuntimeError: if nodes or modes do not resolve the solution, or the solve fails.
+    """
+    check_model(model)
+    method = check_law(prompts, method)
+    observables = check_observables(observable_mode)
+    sources = check_sources(source).astype(model.positions.lam.dtype)
+    times = as_times(times, sources.dtype)
+    options = default_options(sources.dtype) if options is None else options
+
+    def solve(size: Resolution) -> tuple[Correlations, Tails]:
+        law = tabulate(prompts, method, size.nodes, size.modes, sources.dtype)
+        given = observable_mode if isinstance(observable_mode, int) else observables
+        return _solve(
+            model, law, times, sources, options, given, size.modes, size.source_nodes,
+            isinstance(prompts, CodewordPrompts),
+        )  # fmt: skip
+
+    return settle(solve, resolution, _first_resolution(model, prompts, sources, observables))
+
+
+@eqx.filter_jit
+def _solve(model, law, times, sources, options, observable_modes, n_modes, n_source_nodes, is_atomic):
+    flow = build_flow(model, law, n_modes, is_atomic)
+    nodes = jax.vmap(lambda s: SourceNodes(model.positions, s, n_source_nodes))(sources.reshape(-1))
+    observables = (observable_modes,) if isinstance(observable_modes, int) else observable_modes
+    equation = linearize(flow, nodes, observables)
+    solution = integrate(
+        lambda _, state, equation: equation(state), equation.start(), times, equation, options, land_on_times=True
+    )
+    states = solution.values
+    in_sigma, in_y, in_theta = equation.tails(states, n_modes)
+    field = MeanField(solution.ts, states["field"], flow, n_modes, solution.stats)
+    correlations = Correlations(solution.ts, sources, observable_modes, field, states, equation)
+    return correlations, Tails(in_sigma, in_y, in_theta)
+
+
+@eqx.filter_jit
+def _cross(correlations, index, sigma):
+    equation = correlations.linearization
+    state = jax.tree.map(lambda x: x[index], correlations.states)
+
+    def one(sigma):
+        h = equation.cross(state, sigma, correlations.field.n_modes)
+        kernel = jax.vmap(lambda nodes: _graphon(nodes, sigma))(equation.sources)
+        return kernel[None, :, None] * h
+
+    return _join(jax.vmap(one, out_axes=2)(sigma))
+
+
+@eqx.filter_jit
+def _auto(correlations, index):
+    state = jax.tree.map(lambda x: x[index], correlations.states)
+    return _join(correlations.linearization.auto(state, correlations.field.n_modes))
+
+
+def _graphon(nodes: SourceNodes, sigma: Array) -> Array:
+    return jnp.where(sigma > nodes.source, nodes.positions.graphon(sigma, nodes.source), 0.0)
+
+
+def _join(rows: Complex[Array, "rows *shape"]) -> Complex[Array, "observable *shape"]:
+    """Correlations with e^{i m theta} from those with cos(m theta) and sin(m theta)."""
+    return rows[0::2] + 1j * rows[1::2]
+
+
+def check_observables(observable_mode: Any) -> tuple[int, ...]:
+    """Refuse what is not a non-zero integer or a sequence of such."""
+    values = tuple(observable_mode) if isinstance(observable_mode, Sequence) else (observable_mode,)
+    for m in values:
+        if isinstance(m, bool) or not isinstance(m, int) or m == 0:
+            raise ValueError(f"Argument `observable_mode` must be a non-zero integer or several, but is {m!r}.")
+    check_at_least("observable_mode", len(values), 1)
+    return values
+
+
+def check_sources(source: Any) -> Float[Array, "..."]:
+    """Convert source positions, a scalar or (S,); refuse those outside (0, 1)."""
+    if np.ndim(source) > 1 or np.size(source) == 0:
+        raise ValueError(
+            f"Argument `source` must be a scalar or one-dimensional, but has shape {np.shape(source)}."
+        )
+    if is_concrete(source):
+        values = np.asarray(source, dtype=float)
+        if not np.all((values > 0) & (values < 1)):
+            shown = values if values.size <= 6 else "..."
+            raise ValueError(f"Argument `source` must lie in (0, 1), but is {shown}.")
+    return as_floats(source)
+
+
+def _first_resolution(model, prompts, sources, observables) -> Resolution:
+    start = first_resolution(prompts)
+    modes = max(start.modes, round_up(2 * max(abs(m) for m in observables) + 32, 16))
+    values = (sources, model.positions.lam)
+    if not is_concrete(*values):
+        return Resolution(start.nodes, start.source_nodes, modes)
+    # sigma(Y) has singularities at distance pi from the real axis, so that n nodes resolve it to rho^{-n}
+    # with log(rho) = asinh(2 pi / Y(1; sigma_0)).
+    length = float(np.max([_length(float(s), float(model.positions.lam)) for s in np.ravel(sources)]))
+    nodes = 13 + 26 / float(np.arcsinh(2 * np.pi / length))
+    return Resolution(start.nodes, min(max(round_up(nodes, 8) + 1, 17), 97), modes)
+
+
+def _length(source: float, lam: float) -> float:
+    smooth = 0.0 if abs(lam) < 1e-6 else np.log((np.expm1(lam) / lam) / (np.expm1(lam * source) / (lam * source)))
+    return float(-np.log(source) + smooth)
