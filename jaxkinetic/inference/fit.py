@@ -111,11 +111,11 @@ class CurveFit:
         if wanted.ndim != 1 or not np.all((wanted > 0) & (wanted <= 1)):
             raise ValueError(f"Argument `sources` must lie in (0, 1], but is {wanted}.")
         # Padded to few shapes, so that a notebook's many calls compile once.
-        triples = [np.pad(x, (0, -x.size % 64), mode="edge") for x in (beta, lam, left)]
+        b, v, r = (jnp.asarray(np.pad(x, (0, -x.size % 64), mode="edge")) for x in (beta, lam, left))
         everywhere = np.pad(wanted, (0, -wanted.size % 64), mode="edge")
         chunks = [
-            _extreme_lines(*(jnp.asarray(x[i : i + 64]) for x in triples), jnp.asarray(everywhere), self._data)
-            for i in range(0, triples[0].size, 64)
+            _extreme_lines(b[i : i + 64], v[i : i + 64], r[i : i + 64], jnp.asarray(everywhere), self._data)
+            for i in range(0, b.size, 64)
         ]
         low, high = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
         return low[: beta.size, index, : wanted.size], high[: beta.size, index, : wanted.size]
@@ -256,13 +256,15 @@ def _region(limit: float, whole: Surface, profiles: dict[str, Profile], data: Cu
     q = np.asarray(search.q_of(jnp.asarray(lam), jnp.asarray(beta), bounds))
     # The ends of the interval of beta bound b; in q the region may go on beyond the points known.
     low, high = float(q.min()), float(q.max())
+    b_range = float(b.min()), float(b.max())
+    fine = search.surface(data, bounds, b_range, (low, high))
     for _ in range(_WIDENINGS):
-        span = high - low
-        fine = search.surface(data, bounds, (float(b.min()), float(b.max())), (low, high))
-        below, above = (fine.chi2[:, [0, -1]] <= limit).any(axis=0)
+        below, above = bool(np.any(fine.chi2[:, 0] <= limit)), bool(np.any(fine.chi2[:, -1] <= limit))
         if not (below or above):
             break
+        span = high - low
         low, high = low - 0.5 * span * below, high + 0.5 * span * above
+        fine = search.surface(data, bounds, b_range, (low, high))
     # The edges of the band are smooth in (b, q): every other node draws them as well as all.
     merged = [np.concatenate([k, f[::2, ::2].ravel()]) for k, f in zip((beta, lam, chi2), fine, strict=True)]
     return Surface(merged[0], merged[1], merged[2])

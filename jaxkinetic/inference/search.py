@@ -192,7 +192,7 @@ def surface(
     if q_range is None:
         lam = lam_grid(beta, n_lam, bounds)
     else:
-        q = np.sinh(np.linspace(*np.arcsinh(q_range), n_lam))
+        q = np.sinh(np.linspace(np.arcsinh(q_range[0]), np.arcsinh(q_range[1]), n_lam))
         lam = np.asarray(lam_of(jnp.asarray(q)[None, :], jnp.asarray(beta)[:, None], bounds))
     beta = beta[:, None] * np.ones(n_lam)
     return Surface(beta, lam, chi2_at(beta, lam, data))

@@ -71,9 +71,8 @@ def simplex(
     options = {"xatol": 1e-11, "fatol": 1e-11, "maxfev": 2000}
     for start in starts:
         point = np.asarray(start, float)
-        for _ in range(2):
-            found = optimize.minimize(function, point, method="Nelder-Mead", bounds=bounds, options=options)
-            point = found.x
+        once = optimize.minimize(function, point, method="Nelder-Mead", bounds=bounds, options=options)
+        found = optimize.minimize(function, once.x, method="Nelder-Mead", bounds=bounds, options=options)
         if found.fun < lowest:
             best, lowest = found.x, float(found.fun)
     return best, lowest

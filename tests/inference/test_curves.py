@@ -55,6 +55,7 @@ def test_shipped_values_are_those_of_the_tables():
     np.testing.assert_array_equal(twenty.sources, np.array([0.5, 4.5, 9.5, 14.5, 19.5]) / 20)
     np.testing.assert_array_equal(thirty.sources, np.array([0.5, 4.5, 9.5, 14.5, 19.5, 24.5, 29.5]) / 30)
     np.testing.assert_allclose(twenty.accuracy, [0.537, 0.518, 0.522, 0.527, 0.563], rtol=1e-15)
+    assert twenty.n_questions is not None
     assert set(twenty.n_questions) == {2655.0}
     (claude, *_) = load_curves(model="Claude-1.3")
     np.testing.assert_allclose(claude.accuracy, [0.629, 0.583, 0.597], rtol=1e-15)
@@ -265,9 +266,9 @@ def tables(draw):
     curves = []
     for name, n_items in keys:
         positions = draw(st.lists(st.integers(0, n_items - 1), min_size=1, max_size=6, unique=True))
-        size = {"min_size": len(positions), "max_size": len(positions)}
-        accuracy = draw(st.lists(value, **size))
-        questions = draw(st.lists(st.integers(1, 10**6), **size)) if counted else None
+        n = len(positions)
+        accuracy = draw(st.lists(value, min_size=n, max_size=n))
+        questions = draw(st.lists(st.integers(1, 10**6), min_size=n, max_size=n)) if counted else None
         curves.append((name, n_items, positions, accuracy, questions))
     if percent:
         curves[0][3][0] = 55.0

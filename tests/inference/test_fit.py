@@ -131,7 +131,7 @@ def test_band_is_that_of_every_allowed_curve(fits: dict[str, CurveFit]):
     def room(v: np.ndarray) -> float:
         others = oracle.quick_chi2(there[:k] + there[k + 1 :], math.exp(v[0]), v[1])
         fitted = v[2] + v[3] * scaled(v)[:-3]
-        return limit - others - float(np.sum(((p.accuracy - fitted) / p.error) ** 2))
+        return float(limit) - others - float(np.sum(((p.accuracy - fitted) / p.error) ** 2))
 
     bounds = [(math.log(0.01), math.log(10)), (-20, 100), (0, 1), (0, 1)]
     for j in range(3):

@@ -49,7 +49,8 @@ def profile(curves: list[oracle.Points], name: str, value: float) -> float:
 def crossing(curves: list[oracle.Points], name: str, limit: float, near: float) -> float:
     """Where the profile crosses the limit within two per cent of a place."""
     ends = sorted((0.98 * near, 1.02 * near))
-    return float(optimize.brentq(lambda x: profile(curves, name, x) - limit, *ends, xtol=1e-9, rtol=1e-9))
+    found = optimize.root_scalar(lambda x: profile(curves, name, x) - limit, bracket=ends, xtol=1e-9)
+    return float(found.root)
 
 
 def test_threshold_is_the_quantile_of_one_degree_of_freedom():
