@@ -101,7 +101,7 @@ def integrate(
     dtype = jnp.result_type(*jax.tree.leaves(start))
     times = jnp.asarray(times, jnp.finfo(dtype).dtype)
     controller = options._controller(dtype)
-    if land_on_times and options.step is None:
+    if land_on_times and isinstance(controller, diffrax.AbstractAdaptiveStepSizeController):
         controller = diffrax.ClipStepSizeController(controller, step_ts=times)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),

@@ -50,24 +50,28 @@ class Correlations(eqx.Module):
     states: State
     linearization: Linearization
 
-    def cross(self, time: Any, sigma: Any) -> Complex[Array, "... mode"]:
-        """Modes hat C_phi(t, sigma, n; sigma_0), n = 1..K, the limit of N Cov(e^{-i n theta_j(t)}, phi(theta_i(0))).
+    def cross(self, time: Any, sigma: Any, n_modes: int | None = None) -> Complex[Array, "... mode"]:
+        """Modes hat C_phi(t, sigma, n; sigma_0), the limit of N Cov(e^{-i n theta_j(t)}, phi(theta_i(0))).
 
         Args:
             time: one of the saved times.
             sigma: positions in (0, 1], of any shape; C vanishes up to the source.
+            n_modes: number of modes n = 1..K if not the solver's, see `MeanField.modes`.
         """
+        n_modes = self.field.n_modes if n_modes is None else n_modes
         sigma = as_positions(sigma, self.ts.dtype)
-        values = _cross(self, saved_index(self.ts, time), sigma.reshape(-1))
+        values = _cross(self, saved_index(self.ts, time), sigma.reshape(-1), n_modes)
         return self._drop_axes(values.reshape(*values.shape[:2], *sigma.shape, values.shape[-1]))
 
-    def auto(self, time: Any) -> Complex[Array, "... mode"]:
-        """Modes hat A_phi(t, sigma_0, n), n = 1..K, the limit of Cov(e^{-i n theta_i(t)}, phi(theta_i(0))).
+    def auto(self, time: Any, n_modes: int | None = None) -> Complex[Array, "... mode"]:
+        """Modes hat A_phi(t, sigma_0, n), the limit of Cov(e^{-i n theta_i(t)}, phi(theta_i(0))).
 
         Args:
             time: one of the saved times.
+            n_modes: number of modes n = 1..K if not the solver's, see `MeanField.modes`.
         """
-        return self._drop_axes(_auto(self, saved_index(self.ts, time)))
+        n_modes = self.field.n_modes if n_modes is None else n_modes
+        return self._drop_axes(_auto(self, saved_index(self.ts, time), n_modes))
 
     def _drop_axes(self, values):
         values = values if self.sources.ndim else values[:, 0]
@@ -141,12 +145,12 @@ def _solve(model, law, times, sources, options, observable_modes, n_modes, n_sou
 
 
 @eqx.filter_jit
-def _cross(correlations, index, sigma):
+def _cross(correlations, index, sigma, n_modes):
     equation = correlations.linearization
     state = jax.tree.map(lambda x: x[index], correlations.states)
 
     def one(sigma):
-        h = equation.cross(state, sigma, correlations.field.n_modes)
+        h = equation.cross(state, sigma, n_modes)
         kernel = jax.vmap(lambda nodes: _graphon(nodes, sigma))(equation.sources)
         return kernel[None, :, None] * h
 
@@ -154,9 +158,9 @@ def _cross(correlations, index, sigma):
 
 
 @eqx.filter_jit
-def _auto(correlations, index):
+def _auto(correlations, index, n_modes):
     state = jax.tree.map(lambda x: x[index], correlations.states)
-    return _join(correlations.linearization.auto(state, correlations.field.n_modes))
+    return _join(correlations.linearization.auto(state, n_modes))
 
 
 def _graphon(nodes: SourceNodes, sigma: Array) -> Array:

@@ -85,9 +85,8 @@ class FourierFlow(Flow):
 
     def modes(self, state, at, n_modes):
         """Interpolate in sigma; modes beyond K are zero."""
-        values = jnp.matmul(at.astype(fourier.unpack(state).dtype), fourier.unpack(state))[..., :n_modes]
-        padding = [(0, 0)] * (values.ndim - 1) + [(0, n_modes - values.shape[-1])]
-        return jnp.pad(values, padding)
+        f = fourier.unpack(state)
+        return fourier.resize(jnp.matmul(at.astype(f.dtype), f), n_modes)
 
     def __call__(self, state: Float[Array, "node 2 mode"]) -> Float[Array, "node 2 mode"]:
         """Minus the divergence of f V."""

@@ -37,6 +37,12 @@ def analyze(values: Float[Array, "*shape angle"], n_modes: int) -> Complex[Array
     return jnp.fft.rfft(values, norm="forward")[..., 1 : n_modes + 1]
 
 
+def resize(modes: Complex[Array, "*shape mode"], n_modes: int) -> Complex[Array, "*shape {n_modes}"]:
+    """Cut, or fill with zeros, to n = 1..n_modes."""
+    modes = modes[..., :n_modes]
+    return jnp.pad(modes, [(0, 0)] * (modes.ndim - 1) + [(0, n_modes - modes.shape[-1])])
+
+
 def tail(modes: Complex[Array, "*shape mode"]) -> Float[Array, ""]:
     """Largest modulus among the last modes: about what the series misses."""
     n_modes = modes.shape[-1]

@@ -129,12 +129,12 @@ class FourierLinearization(Linearization):
 
     def auto(self, state, n_modes):
         """The modes carried."""
-        return fourier.unpack(state["auto"])[..., :n_modes]
+        return fourier.resize(fourier.unpack(state["auto"]), n_modes)
 
     def cross(self, state, sigma, n_modes):
         """Interpolate in Y."""
         at, _ = self.at(sigma)
-        return fourier.unpack(jnp.einsum("sj,rsjck->rsck", at, state["cross"]))[..., :n_modes]
+        return fourier.resize(fourier.unpack(jnp.einsum("sj,rsjck->rsck", at, state["cross"])), n_modes)
 
     def tails(self, states, n_modes):
         """Last Chebyshev coefficients and last modes, of C against the largest C, of A against the largest A."""
@@ -232,6 +232,5 @@ def observe(observables: tuple[int, ...], theta: Float[Array, " angle"]) -> Floa
 
 
 def relative(tail: Array, values: Array) -> Array:
-    """A tail against the largest value; zero where there is nothing yet."""
-    scale = jnp.max(jnp.abs(values))
-    return jnp.where(scale > 0, tail / jnp.where(scale > 0, scale, 1), 0)
+    """A tail against the largest value, and where symmetry makes that vanish, against forces of order one."""
+    return tail / jnp.maximum(jnp.max(jnp.abs(values)), 1e-3)

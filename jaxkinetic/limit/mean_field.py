@@ -36,17 +36,19 @@ class MeanField(eqx.Module):
     n_modes: int = eqx.field(static=True)
     stats: dict[str, Any]
 
-    def modes(self, time: Any, sigma: Any) -> Complex[Array, "*shape mode"]:
+    def modes(self, time: Any, sigma: Any, n_modes: int | None = None) -> Complex[Array, "*shape mode"]:
         """Fourier modes hat f(t, sigma, n) = int e^{-i n theta} f(t, sigma, theta) dtheta, n = 1..K.
 
         Args:
             time: one of the saved times.
             sigma: positions in (0, 1], of any shape.
+            n_modes: K if not the solver's; exact for codewords, zero beyond the modes of a density.
 
         Raises:
             ValueError: if ``time`` was not saved, or on positions outside (0, 1].
         """
-        return _modes(self, saved_index(self.ts, time), as_positions(sigma, self.ts.dtype))
+        n_modes = self.n_modes if n_modes is None else n_modes
+        return _modes(self, saved_index(self.ts, time), as_positions(sigma, self.ts.dtype), n_modes)
 
     def density(self, time: Any, sigma: Any, theta: Float[Array, " angle"]) -> Float[Array, "*shape angle"]:
         """Density f(t, sigma, theta) against dtheta / 2 pi.
@@ -152,9 +154,9 @@ def _solve(model, law, times, options, n_modes, is_atomic):
 
 
 @eqx.filter_jit
-def _modes(field, index, sigma):
+def _modes(field, index, sigma, n_modes):
     at = chebyshev.interpolation(sigma, field.states.shape[1])
-    return field.flow.modes(field.states[index], at, field.n_modes)
+    return field.flow.modes(field.states[index], at, n_modes)
 
 
 def build_flow(model: CausalAttention, law: Law, n_modes: int, is_atomic: bool) -> Flow:

@@ -1,0 +1,171 @@
+"""The retrieval profile of any law of the prompts, in two parts: chance and retrieval.
+
+The soft accuracy (1.6) sums w_n E[e^{i n (theta_N(t) - theta_i(0))}], and every term is a product of marginals
+plus a covariance,
+
+    hat f(t, 1, -n) hat f_o(sigma_0, n) + hat C_phi(t, 1, -n; sigma_0) / N,    phi = e^{-i n theta}.
+
+The products are chance: what a decoder gets from a last token independent of the source. The covariances are
+that token's memory of the source. At finite N the marginal of the last token has a correction of its own of
+order 1 / N; it belongs to chance, is not part of the limit, and vanishes for the uniform law.
+"""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxkinetic._types import (
+    Scalar,
+    as_float,
+    as_floats,
+    check_at_least,
+    check_scalar,
+    check_times,
+)
+from jaxkinetic.integrate import Solve
+from jaxkinetic.limit import closed_form
+from jaxkinetic.limit.bessel import entire_bessel
+from jaxkinetic.limit.correlations import check_sources, solve_correlations
+from jaxkinetic.limit.resolution import Resolution
+from jaxkinetic.model import CausalAttention, CodewordPrompts, PromptLaw
+
+_GAUSS_NODES = 32
+_ROWS = 256
+
+
+class LawProfile(eqx.Module):
+    """The retrieval profile of prompts with any law, to leading order in 1 / N.
+
+    Attributes:
+        sources: source positions sigma_0 in (0, 1), (S,).
+        chance: soft accuracy of a last token independent of the source, (S,).
+        values: retrieval S_t(sigma_0), the covariances, (S,); for uniform prompts (1.21).
+        vocab_size: vocabulary size M of the decoder.
+    """
+
+    sources: Float[Array, " source"]
+    chance: Float[Array, " source"]
+    values: Float[Array, " source"]
+    vocab_size: int = eqx.field(static=True)
+
+    def retrieval(self, n_tokens: int) -> Float[Array, " source"]:
+        """The part of the soft accuracy that remembers the source, sqrt(2 pi) / (M N) S_t(sigma_0)."""
+        check_at_least("n_tokens", n_tokens, 2)
+        return math.sqrt(2 * math.pi) / (self.vocab_size * n_tokens) * self.values
+
+    def soft_accuracy(self, n_tokens: int) -> Float[Array, " source"]:
+        """Chance and retrieval together, but for the 1 / N correction of chance that is not in the limit."""
+        return self.chance + self.retrieval(n_tokens)
+
+
+def law_profile(
+    model: CausalAttention,
+    prompts: PromptLaw,
+    time: Any,
+    vocab_size: int,
+    sources: Any,
+    resolution: Resolution | None = None,
+    options: Solve | None = None,
+) -> LawProfile:
+    """Chance and retrieval at depth t for prompts of any law smooth in sigma.
+
+    chance = sqrt(pi / 2) / M (1 + 2 sum_n w_n Re hat f(t, 1, -n) hat f_o(sigma_0, n))
+
+    S_t(sigma_0) = sum_n w_n Re hat C_{e^{i n theta}}(t, 1, n; sigma_0)
+
+    Args:
+        model: kernel and positional weights.
+        prompts: law of the initial tokens; its vocabulary need not be the decoder's.
+        time: depth t >= 0.
+        vocab_size: vocabulary size M >= 2 of the decoder.
+        sources: source positions sigma_0 in (0, 1), (S,).
+        resolution: see `solve_correlations`.
+        options: see `solve_correlations`.
+
+    Returns:
+        The profile; differentiable in beta, lam and the law's parameters.
+
+    Raises:
+        ValueError: on t < 0, M < 2, sources outside (0, 1), or a law that jumps in sigma.
+        RuntimeError: if nodes or modes do not resolve the solution.
+    """
+    check_at_least("vocab_size", vocab_size, 2)
+    check_scalar("time", time)
+    check_times("time", time)
+    if np.ndim(sources) != 1:
+        raise ValueError(
+            f"Argument `sources` must be a non-empty one-dimensional array, but has shape {np.shape(sources)}."
+        )
+    check_sources(sources)
+    n_modes = closed_form.needed_modes(vocab_size)
+    weights = closed_form.mode_weights(vocab_size, n_modes)
+    observables, index = _distinct_observables(prompts, n_modes)
+    sources = as_floats(sources)
+
+    def covariances(some: Float[Array, " some"]) -> tuple[Array, Array]:
+        found = solve_correlations(
+            model, prompts, as_float(time)[None], some, observables, "auto", resolution, options
+        )
+        cross = found.cross(time, jnp.ones(()), n_modes)
+        n = np.arange(n_modes)
+        return cross[index, :, n].real, found.field.modes(time, jnp.ones(()), n_modes)
+
+    # A few sources at a time, so that the observables of a smooth law fit into memory.
+    size = max(1, min(sources.size, _ROWS // len(observables)))
+    padded = jnp.concatenate([sources, jnp.broadcast_to(sources[-1], (-sources.size % size,))])
+    parts = [covariances(some) for some in padded.reshape(-1, size)]
+    values = jnp.concatenate([weights @ part for part, _ in parts])[: sources.size]
+    start = jax.vmap(prompts.fourier, (0, None))(sources, n_modes)
+    marginals = jnp.real(start * jnp.conj(parts[0][1])[None, :])
+    chance = math.sqrt(math.pi / 2) / vocab_size * (1 + 2 * marginals @ weights)
+    return LawProfile(sources, chance, values, vocab_size)
+
+
+def uniform_codeword_correction(model: CausalAttention, time: Scalar, vocab_size: int, source: Scalar) -> Scalar:
+    """The retrieval S_t(sigma_0) of tokens uniform over the M codewords themselves, in closed form.
+
+    The law is at rest, but as a sum of atoms it carries the modes n = 0 mod M. With b_r = sum n^2 w^(n) and
+    c_r = sum n w^(n) over all integers n = r mod M,
+
+        S = sum_n w_n n c_n k(1, sigma_0) int_0^t e^{-b_0 s} Phi_0(b_n s Y) ds,
+
+    Phi_0(z) = I_0(2 sqrt(z)). Uniform on the circle b_0 is 0, b_n = a_n and n c_n = a_n, and S is (1.21).
+
+    Args:
+        model: kernel and ALiBi weights.
+        time: depth t >= 0.
+        vocab_size: vocabulary size M >= 2, of the law and of the decoder.
+        source: source position sigma_0 in (0, 1].
+    """
+    n_modes = closed_form.needed_modes(vocab_size)
+    weights = closed_form.mode_weights(vocab_size, n_modes)
+    coefficients = model.kernel.coefficients()
+    n = np.arange(1, coefficients.size + 1)
+    residues = np.arange(vocab_size)[:, None]
+    here, mirrored = ((n[None, :] - s * residues) % vocab_size == 0 for s in (1, -1))
+    b = (here * 1.0 + mirrored) @ (n**2 * coefficients)
+    c = (here * 1.0 - mirrored) @ (n * coefficients)
+    m = np.arange(1, n_modes + 1)
+    x, gauss = np.polynomial.legendre.leggauss(_GAUSS_NODES)
+    s = time * jnp.asarray((x + 1) / 2)
+    one = jnp.ones_like(source)
+    y = closed_form.goursat_variable(one, source, model.positions.lam)
+    growth = entire_bessel(0, b[m % vocab_size][:, None] * s[None, :] * y)
+    response = growth @ (jnp.asarray(gauss / 2) * time * jnp.exp(-b[0] * s))
+    return model.positions.graphon(one, source) * jnp.sum(weights * m * c[m % vocab_size] * response)
+
+
+def _distinct_observables(prompts: PromptLaw, n_modes: int) -> tuple[tuple[int, ...], np.ndarray]:
+    """Observables m that give e^{i n theta}, n = 1..n_modes, on the law, and which of them each n is.
+
+    On M codewords e^{i n theta} depends on n mod M only; n = M is a constant, whose correlations vanish.
+    """
+    if not isinstance(prompts, CodewordPrompts):
+        return tuple(range(1, n_modes + 1)), np.arange(n_modes)
+    size = prompts.vocab_size
+    return tuple(range(1, size + 1)), (np.arange(n_modes)) % size

@@ -1,0 +1,88 @@
+"""Chance and retrieval of any law: uniform prompts, codewords in closed form, smooth laws by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkinetic import ALiBi, CausalAttention, CodewordPrompts, ExpCosine, UniformPrompts, retrieval_profile
+from jaxkinetic.limit import Resolution, solve_correlations, solve_mean_field
+from jaxkinetic.limit.closed_form import mode_weights
+from jaxkinetic.retrieval.law_profile import law_profile, uniform_codeword_correction
+from tests.limit.laws import CODEWORDS, SMOOTH
+
+MODEL = CausalAttention(ExpCosine(1.0), ALiBi(1.0))
+SOURCES = jnp.array([0.1, 0.5, 0.9])
+
+
+def test_uniform_prompts_give_the_closed_form():
+    size = Resolution(17, source_nodes=33, modes=32)
+    profile = law_profile(MODEL, UniformPrompts(), 1.0, 4, SOURCES, resolution=size)
+    exact = retrieval_profile(MODEL, 1.0, 4, SOURCES)
+    np.testing.assert_allclose(profile.values, exact.values, rtol=1e-10)
+    np.testing.assert_allclose(profile.chance, np.sqrt(np.pi / 2) / 4, rtol=1e-12)
+    np.testing.assert_allclose(profile.soft_accuracy(64), exact.soft_accuracy(64), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("vocab_size", "beta"), [(2, 2.0), (3, 0.5), (8, 2.0)])
+def test_uniform_codewords_give_their_closed_form(vocab_size, beta):
+    model = CausalAttention(ExpCosine(beta), ALiBi(1.0))
+    law = CodewordPrompts(np.full(vocab_size, 1 / vocab_size))
+    profile = law_profile(model, law, 1.0, vocab_size, SOURCES)
+    exact = jax.vmap(lambda s: uniform_codeword_correction(model, jnp.ones(()), vocab_size, s))(SOURCES)
+    np.testing.assert_allclose(profile.values, exact, rtol=1e-9, atol=1e-12)
+
+
+def test_uniform_codewords_at_rest():
+    """The law is stationary, so that chance sees its modes n = 0 mod M: w_M and so on."""
+    profile = law_profile(MODEL, CodewordPrompts([0.25] * 4), 1.0, 4, SOURCES)
+    n = jnp.arange(1, 13)
+    exact = np.sqrt(np.pi / 2) / 4 * (1 + 2 * jnp.sum(mode_weights(4, 12) * (n % 4 == 0)))
+    np.testing.assert_allclose(profile.chance, exact, rtol=1e-12)
+
+
+def test_fine_codewords_do_not_become_the_circle():
+    """The bump (1.5) is as wide as the spacing of the codewords, however many there are.
+
+    Modes n = +-1 mod M keep a share e^{-pi^2 / 2} (2 - 2 pi^2) n c_n of the circle's, here for small t.
+    """
+    time, source = jnp.asarray(1e-4), jnp.asarray(0.5)
+    gaps = []
+    for vocab_size in (16, 32, 64):
+        circle = retrieval_profile(MODEL, time, vocab_size, source[None]).values[0]
+        gaps.append(float(uniform_codeword_correction(MODEL, time, vocab_size, source) / circle - 1))
+    assert gaps[-1] == pytest.approx(gaps[-2], abs=0.01)
+    assert -0.3 < gaps[-1] < -0.1
+
+
+@pytest.mark.parametrize("law", [SMOOTH, CODEWORDS])
+def test_two_parts_add_up_from_marginals_and_covariances(law):
+    size = Resolution(33, source_nodes=33, modes=96)
+    profile = law_profile(MODEL, law, 1.0, 4, SOURCES[1:], resolution=size)
+    field = solve_mean_field(MODEL, law, [1.0], resolution=size)
+    n_modes = 13
+    modes = tuple(range(1, n_modes + 1))
+    cross = solve_correlations(MODEL, law, [1.0], SOURCES[1:], modes, resolution=size).cross(1.0, 1.0)
+    weights = mode_weights(4, n_modes)
+    for i, source in enumerate(SOURCES[1:]):
+        retrieval = sum(weights[n - 1] * cross[n - 1, i, n - 1].real for n in modes)
+        assert profile.values[i] == pytest.approx(float(retrieval), rel=1e-9)
+        product = jnp.conj(field.modes(1.0, 1.0)[:n_modes]) * law.fourier(source, n_modes)
+        chance = np.sqrt(np.pi / 2) / 4 * (1 + 2 * jnp.sum(weights * product.real))
+        assert profile.chance[i] == pytest.approx(float(chance), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vocab_size": 1}, "`vocab_size` must be at least 2"),
+        ({"time": -1.0}, "`time` must be non-negative"),
+        ({"sources": 0.3}, "`sources` must be a non-empty one-dimensional"),
+        ({"sources": [0.3, 1.0]}, r"must lie in \(0, 1\)"),
+    ],
+)
+@pytest.mark.usefixtures("as_installed")
+def test_bad_arguments_are_refused(change, message):
+    arguments = {"model": MODEL, "prompts": CODEWORDS, "time": 1.0, "vocab_size": 4, "sources": SOURCES} | change
+    with pytest.raises(ValueError, match=message):
+        law_profile(**arguments)
