@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxkinetic import Solve, simulate
 from jaxkinetic.limit import Resolution, solve_correlations
+from jaxkinetic.limit.flow import CharacteristicFlow
 
 STEPS = Solve(solver=diffrax.Tsit5(), step=0.1)
 N_OBSERVABLES = 10
@@ -62,6 +63,7 @@ def first_order(model, law, source, n, time):
     m = tuple(range(1, N_OBSERVABLES + 1))
     found = solve_correlations(model, law, [time], source, m, method="characteristics", resolution=size)
     flow, equation = found.field.flow, found.linearization
+    assert isinstance(flow, CharacteristicFlow)
     at, _ = equation.at(jnp.ones(()))
     zeta = jnp.einsum("sj,rsjl->rl", at, found.states["cross"][0])
     xi = model.positions.graphon(jnp.ones(()), jnp.asarray(source)) * (zeta[0::2] + 1j * zeta[1::2])
