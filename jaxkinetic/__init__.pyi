@@ -11,6 +11,7 @@ from .inference import (
     read_curves,
 )
 from .integrate import Solve
+from .limit import Correlations, MeanField, Resolution, solve_correlations, solve_mean_field
 from .model import (
     ALiBi,
     CausalAttention,
@@ -29,6 +30,7 @@ from .retrieval import (
     UShape,
     decode,
     hard_accuracy,
+    law_profile,
     retrieval_profile,
     soft_accuracy,
     soft_accuracy_fourier,
@@ -40,11 +42,14 @@ __all__ = [
     "CausalAttention",
     "ClusterPrompts",
     "CodewordPrompts",
+    "Correlations",
     "CurveFit",
     "DensityPrompts",
     "ExpCosine",
     "FourierKernel",
     "Interval",
+    "MeanField",
+    "Resolution",
     "RetrievalCurve",
     "RetrievalProfile",
     "SmoothKernel",
@@ -55,6 +60,7 @@ __all__ = [
     "decode",
     "fit_curves",
     "hard_accuracy",
+    "law_profile",
     "list_models",
     "load_baselines",
     "load_curves",
@@ -65,6 +71,8 @@ __all__ = [
     "simulate",
     "soft_accuracy",
     "soft_accuracy_fourier",
+    "solve_correlations",
+    "solve_mean_field",
     "spectral_drift",
     "u_shape",
 ]

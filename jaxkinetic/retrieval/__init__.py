@@ -1,13 +1,15 @@
 """What is observed: the decoder, the retrieval profile and its shape."""
 
 from jaxkinetic.retrieval.decoder import decode, hard_accuracy, soft_accuracy, soft_accuracy_fourier
-from jaxkinetic.retrieval.profile import RetrievalProfile, UShape, retrieval_profile, u_shape
+from jaxkinetic.retrieval.law_profile import RetrievalProfile, law_profile
+from jaxkinetic.retrieval.profile import UShape, retrieval_profile, u_shape
 
 __all__ = [
     "RetrievalProfile",
     "UShape",
     "decode",
     "hard_accuracy",
+    "law_profile",
     "retrieval_profile",
     "soft_accuracy",
     "soft_accuracy_fourier",

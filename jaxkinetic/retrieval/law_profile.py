@@ -38,11 +38,11 @@ _GAUSS_NODES = 32
 _ROWS = 256
 
 
-class LawProfile(eqx.Module):
-    """The retrieval profile of prompts with any law, to leading order in 1 / N.
+class RetrievalProfile(eqx.Module):
+    """A retrieval profile to leading order in 1 / N.
 
     Attributes:
-        sources: source positions sigma_0 in (0, 1), (S,).
+        sources: source positions sigma_0, (S,).
         chance: soft accuracy of a last token independent of the source, (S,).
         values: retrieval S_t(sigma_0), the covariances, (S,); for uniform prompts (1.21).
         vocab_size: vocabulary size M of the decoder.
@@ -59,7 +59,7 @@ class LawProfile(eqx.Module):
         return math.sqrt(2 * math.pi) / (self.vocab_size * n_tokens) * self.values
 
     def soft_accuracy(self, n_tokens: int) -> Float[Array, " source"]:
-        """Chance and retrieval together, but for the 1 / N correction of chance that is not in the limit."""
+        """Chance and retrieval together (1.20), but for the 1 / N correction of chance that is not in the limit."""
         return self.chance + self.retrieval(n_tokens)
 
 
@@ -71,7 +71,7 @@ def law_profile(
     sources: Any,
     resolution: Resolution | None = None,
     options: Solve | None = None,
-) -> LawProfile:
+) -> RetrievalProfile:
     """Chance and retrieval at depth t for prompts of any law smooth in sigma.
 
     chance = sqrt(pi / 2) / M (1 + 2 sum_n w_n Re hat f(t, 1, -n) hat f_o(sigma_0, n))
@@ -123,7 +123,7 @@ def law_profile(
     start = jax.vmap(prompts.fourier, (0, None))(sources, n_modes)
     marginals = jnp.real(start * jnp.conj(parts[0][1])[None, :])
     chance = math.sqrt(math.pi / 2) / vocab_size * (1 + 2 * marginals @ weights)
-    return LawProfile(sources, chance, values, vocab_size)
+    return RetrievalProfile(sources, chance, values, vocab_size)
 
 
 def uniform_codeword_correction(model: CausalAttention, time: Scalar, vocab_size: int, source: Scalar) -> Scalar:

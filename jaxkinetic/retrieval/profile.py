@@ -1,5 +1,6 @@
 """The predicted retrieval profile S_t(sigma_0) (1.21) and its U shape (Theorem 1.3)."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -19,44 +20,31 @@ from jaxkinetic._types import (
     is_concrete,
 )
 from jaxkinetic.limit import closed_form
-from jaxkinetic.model import CausalAttention
+from jaxkinetic.model import CausalAttention, PromptLaw, UniformPrompts
+from jaxkinetic.retrieval.law_profile import RetrievalProfile, law_profile
 
 _SCAN_NODES = 2048
 
 
-class RetrievalProfile(eqx.Module):
-    """The retrieval profile of uniform prompts to leading order in 1 / N.
-
-    Attributes:
-        sources: source positions sigma_0 in (0, 1], (S,).
-        values: S_t(sigma_0) of (1.21), (S,).
-        vocab_size: vocabulary size M.
-    """
-
-    sources: Float[Array, " source"]
-    values: Float[Array, " source"]
-    vocab_size: int = eqx.field(static=True)
-
-    def soft_accuracy(self, n_tokens: int) -> Float[Array, " source"]:
-        """Soft accuracy at N tokens to order 1 / N (1.20); what is left out is O(N^{-2} sigma_0^{-2})."""
-        check_at_least("n_tokens", n_tokens, 2)
-        return closed_form.soft_accuracy(self.values, self.vocab_size, n_tokens)
-
-
-def retrieval_profile(model: CausalAttention, time: Any, vocab_size: int, sources: Any) -> RetrievalProfile:
-    """Evaluate the retrieval profile S_t(sigma_0) (1.21) of uniform prompts in closed form.
+def retrieval_profile(
+    model: CausalAttention, time: Any, vocab_size: int, sources: Any, prompts: PromptLaw | None = None
+) -> RetrievalProfile:
+    """Evaluate the retrieval profile S_t(sigma_0), for uniform prompts in closed form (1.21).
 
     Args:
         model: kernel and ALiBi weights.
         time: depth t >= 0.
-        vocab_size: vocabulary size M >= 2.
-        sources: source positions sigma_0 in (0, 1], (S,); see `jnp.linspace` or your curve's positions.
+        vocab_size: vocabulary size M >= 2 of the decoder.
+        sources: source positions sigma_0 in (0, 1], (S,); below 1 for prompts that are not uniform.
+        prompts: law of the initial tokens; uniform if None. For others see `law_profile`.
 
     Returns:
-        The profile; differentiable in beta, lam, t and the sources.
+        The profile in two parts: chance, and the memory of the source. Differentiable in beta, lam, t and the
+        law's parameters.
 
     Raises:
-        ValueError: on t < 0, M < 2 or positions outside (0, 1].
+        ValueError: on t < 0, M < 2, positions outside (0, 1], or a law that jumps in sigma.
+        RuntimeError: if the limit of another law is not resolved.
     """
     time = _check(model, time, vocab_size)
     given = sources if is_concrete(sources) is False else np.asarray(sources, dtype=float)
@@ -66,6 +54,8 @@ def retrieval_profile(model: CausalAttention, time: Any, vocab_size: int, source
         )
     check_positions("sources", given)
     positions = jnp.asarray(sources, dtype=jnp.result_type(time))
+    if prompts is not None and not isinstance(prompts, UniformPrompts):
+        return law_profile(model, prompts, time, vocab_size, positions)
     return _retrieval_profile(model, time, vocab_size, positions)
 
 
@@ -76,7 +66,8 @@ def _retrieval_profile(model, time, vocab_size, sources):
     values = jax.vmap(lambda s: closed_form.retrieval_correction(rates, weights, time, s, model.positions, signed))(
         sources
     )
-    return RetrievalProfile(sources, values, vocab_size)
+    chance = jnp.full_like(values, math.sqrt(math.pi / 2) / vocab_size)
+    return RetrievalProfile(sources, chance, values, vocab_size)
 
 
 class UShape(eqx.Module):
