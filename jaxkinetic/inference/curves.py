@@ -138,8 +138,12 @@ def list_models(dataset: str = "liu2024", task: str | None = "multi-document-qa"
 
 
 def load_baselines(model: str, dataset: str = "liu2024") -> list[Baseline]:
-    """Closed-book and oracle accuracies of a model, where they are published."""
-    _check_dataset(dataset)
+    """Closed-book and oracle accuracies of a model; empty where none are published.
+
+    Raises:
+        ValueError: if there is no such dataset or model.
+    """
+    load_curves(dataset, model, task=None)
     with (
         resources.files("jaxkinetic.inference")
         .joinpath(f"data/{dataset}_baselines.csv")

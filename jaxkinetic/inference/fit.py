@@ -162,7 +162,7 @@ def fit_curves(
     best = _minimum(whole, data, bounds)
     if not errors_known:
         # The scatter round the best fit stands for the errors: chi-squared becomes its degrees of freedom.
-        scale = max(n_points - n_parameters, 1) / best[2]
+        scale = max(n_points - n_parameters, 1) / max(best[2], np.finfo(float).tiny ** 0.5)
         data = eqx.tree_at(lambda d: d.weight, data, data.weight * scale)
         whole = whole._replace(chi2=whole.chi2 * scale)
         best = (best[0], best[1], best[2] * scale)
@@ -259,7 +259,9 @@ def _region(limit: float, whole: Surface, profiles: dict[str, Profile], data: Cu
     b_range = float(b.min()), float(b.max())
     fine = search.surface(data, bounds, b_range, (low, high))
     for _ in range(_WIDENINGS):
-        below, above = bool(np.any(fine.chi2[:, 0] <= limit)), bool(np.any(fine.chi2[:, -1] <= limit))
+        # A side whose lam has reached the end of the range goes no further, whatever q.
+        below = bool(np.any((fine.chi2[:, 0] <= limit) & (fine.lam[:, 0] > 0.999 * bounds.lam[0])))
+        above = bool(np.any((fine.chi2[:, -1] <= limit) & (fine.lam[:, -1] < 0.999 * bounds.lam[1])))
         if not (below or above):
             break
         span = high - low

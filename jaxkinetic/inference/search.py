@@ -145,19 +145,32 @@ def settle(points: Polished, data: CurveData, bounds: Range) -> tuple[float, flo
 
 @eqx.filter_jit
 def _polish(beta: Array, lam: Array, modes: Array, data: CurveData, bounds: Range):
+    def unpack(v, start, lam, mode):
+        beta = beta_of(jnp.where(mode == FIXED_BETA, start[0], v[0]), bounds)
+        return beta, jnp.where(mode == FIXED_LAM, lam, lam_of(v[1], beta, bounds))
+
+    # The search calls these at many places: traced once each, and the Jacobian as one matrix, it compiles in
+    # a fraction of the time.
+    @jax.jit
+    def residual(v, *held):
+        return residuals(*unpack(v, *held), data).ravel()
+
+    @jax.jit
+    def linearised(v, *held):
+        return residual(v, *held), jax.jacfwd(residual)(v, *held)
+
     def one(beta: Scalar, lam: Scalar, mode: Array):
         start = jnp.stack([b_of(beta, bounds), q_of(lam, beta, bounds)])
+        held = start, lam, mode
 
-        def unpack(v):
-            beta = beta_of(jnp.where(mode == FIXED_BETA, start[0], v[0]), bounds)
-            return beta, jnp.where(mode == FIXED_LAM, lam, lam_of(v[1], beta, bounds))
+        @jax.custom_jvp
+        def standardised(v):
+            return residual(v, *held)
 
-        def plain(v):
-            return residuals(*unpack(v), data).ravel()
-
-        # With its Jacobian as one matrix the residual is traced once, which more than halves the compile time.
-        standardised = jax.custom_jvp(plain)
-        standardised.defjvp(lambda v, dv: (plain(*v), jax.jacfwd(plain)(*v) @ dv[0]))
+        @standardised.defjvp
+        def _(primals, tangents):
+            value, jacobian = linearised(*primals, *held)
+            return value, jacobian @ tangents[0]
 
         def objective(v, _):
             r = standardised(v)
@@ -166,7 +179,7 @@ def _polish(beta: Array, lam: Array, modes: Array, data: CurveData, bounds: Rang
         solver = optx.LevenbergMarquardt(rtol=1e-12, atol=1e-12)
         found = optx.least_squares(objective, solver, start, has_aux=True, max_steps=100, throw=False)
         # A lane that runs out of steps has still only gone downhill: its end counts for what it is worth.
-        return *unpack(found.value), found.aux
+        return *unpack(found.value, *held), found.aux
 
     return jax.vmap(one)(beta, lam, modes)
 
