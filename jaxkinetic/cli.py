@@ -136,7 +136,6 @@ def simulate(
     """Move one prompt of N tokens through depth by (1.1) and draw it on the circle."""
     _folder(out)
     _configure()
-    import diffrax
     import jax
 
     import jaxkinetic as jk
@@ -147,8 +146,7 @@ def simulate(
         jax.random.key(seed), n_tokens
     )
     saved = sorted({0.0, *times})
-    options = jk.Solve(progress=diffrax.TqdmProgressMeter()) if progress else jk.Solve()
-    trajectory = jk.simulate(model, theta0, saved, options)
+    trajectory = jk.simulate(model, theta0, saved, jk.Solve(progress=progress))
     _say(str(trajectory), json)
     _save(plotting.plot_snapshots(trajectory), out / "simulate.png", json)
     parameters = {"beta": beta, "lam": lam, "n_tokens": n_tokens, "prompts": prompts, "seed": seed}

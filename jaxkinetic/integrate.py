@@ -13,6 +13,12 @@ from jaxtyping import Array, Float, PyTree
 from jaxkinetic._types import check_at_least, check_increasing, check_positive, check_times
 
 
+def _meter(progress: bool | diffrax.AbstractProgressMeter) -> diffrax.AbstractProgressMeter:
+    if isinstance(progress, diffrax.AbstractProgressMeter):
+        return progress
+    return diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter()
+
+
 class Solve(eqx.Module):
     """How a differential equation in t is stepped; every part is diffrax's own.
 
@@ -24,7 +30,7 @@ class Solve(eqx.Module):
         controller: a diffrax step-size controller, which replaces ``rtol``, ``atol`` and ``step``.
         adjoint: how derivatives pass through the solve; `diffrax.ForwardMode()` for forward mode.
         max_steps: most steps that a solve may take.
-        progress: progress meter, for example `diffrax.TqdmProgressMeter()`.
+        progress: whether to show a progress bar, or a progress meter of diffrax.
         throw: whether a solve that fails is an error. If not, look at ``result``: the values of a failed
             solve mean nothing even where they are finite.
     """
@@ -36,7 +42,7 @@ class Solve(eqx.Module):
     controller: diffrax.AbstractStepSizeController | None = None
     adjoint: diffrax.AbstractAdjoint = eqx.field(default_factory=diffrax.RecursiveCheckpointAdjoint)
     max_steps: int = eqx.field(default=65536, static=True)
-    progress: diffrax.AbstractProgressMeter = eqx.field(default_factory=diffrax.NoProgressMeter)
+    progress: diffrax.AbstractProgressMeter = eqx.field(converter=_meter, default=False)
     throw: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self):
