@@ -75,21 +75,25 @@ def first_order(model, law, source, n, time):
         order = jnp.arange(1, labels.size)
         probabilities = law.probabilities(jnp.asarray(source))
 
-        def pick(table, x):
+        def pick_atom(table, x):
             return table[..., jnp.round(x * labels.size / (2 * jnp.pi)).astype(int) % labels.size]
 
-        def density(y):
-            return pick(probabilities, y)
+        def probability(y):
+            return pick_atom(probabilities, y)
+
+        pick, density = pick_atom, probability
     else:
         xi, order = 2 * xi, jnp.arange(1, N_OBSERVABLES + 1)
 
-        def density(y):
-            return law.density(jnp.asarray(source), y[None])[0]
-
-        def pick(table, x):
+        def interpolate(table, x):
             spectrum = jnp.fft.fft(table, axis=-1) / labels.size
             frequency = jnp.fft.fftfreq(labels.size, 1 / labels.size)
             return spectrum @ jnp.exp(1j * frequency * x)
+
+        def density_at(y):
+            return law.density(jnp.asarray(source), y[None])[0]
+
+        pick, density = interpolate, density_at
 
     def predict(x, y):
         end = x + jnp.real(pick(angles - labels, x))
