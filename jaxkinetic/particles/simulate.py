@@ -32,9 +32,7 @@ class Trajectory(eqx.Module):
     def __str__(self) -> str:
         """Summarise shape, times, precision and steps."""
         n_times, n_tokens = self.angles.shape
-        ends = (
-            f"t = {float(self.ts[0]):g} to {float(self.ts[-1]):g}" if is_concrete(self.ts) else "traced times"
-        )
+        ends = f"t = {float(self.ts[0]):g} to {float(self.ts[-1]):g}" if is_concrete(self.ts) else "traced times"
         steps = self.stats["num_steps"]
         taken = int(steps) if is_concrete(steps) else "a traced number of"
         return f"Trajectory({n_tokens} tokens, {n_times} times, {ends}, {self.angles.dtype}, {taken} steps)"
@@ -66,9 +64,7 @@ def simulate(
     check_angles("theta0", theta0)
     if not is_concrete(*jax.tree.leaves(model)):
         theta0 = model.check_resolved(theta0)
-    return _simulate(
-        model, theta0, as_times(times, theta0.dtype), Solve() if options is None else options, drift
-    )
+    return _simulate(model, theta0, as_times(times, theta0.dtype), Solve() if options is None else options, drift)
 
 
 @eqx.filter_jit
