@@ -87,7 +87,7 @@ def profile(
     lam: Lam = 1.0,
     time: Time = 1.0,
     vocab_size: VocabSize = 8,
-    n_sources: Annotated[int, tyro.conf.arg(help="Number of source positions in the JSON output.")] = 100,
+    n_sources: Annotated[int, tyro.conf.arg(help="Number of source positions in the JSON output.")] = 400,
     out: OutFolder = Path("jaxkinetic-results"),
     json: JsonFile = None,
 ) -> None:
