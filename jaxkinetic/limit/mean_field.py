@@ -180,7 +180,7 @@ def tabulate(prompts: PromptLaw, method: Method, n_nodes: int, n_modes: int, dty
     """
     sigma = jnp.asarray(chebyshev.nodes(n_nodes), dtype)
     if isinstance(prompts, CodewordPrompts):
-        weights = as_floats(jax.vmap(prompts.probabilities)(sigma)).astype(dtype)
+        weights = jax.vmap(prompts.at)(sigma).astype(dtype)
         return prompts.codewords.astype(dtype), weights
     modes = jax.vmap(lambda s: prompts.fourier(s, 2 * n_modes))(sigma)
     modes = modes.astype(jnp.result_type(dtype, jnp.complex64))

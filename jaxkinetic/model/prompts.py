@@ -67,7 +67,7 @@ class CodewordPrompts(PromptLaw):
 
     def __init__(self, probabilities: Callable[[Array], Array] | Array | np.ndarray | list[float]):
         self.probabilities = probabilities if callable(probabilities) else _Constant(as_floats(probabilities))
-        p = jax.vmap(self._at)(jnp.linspace(0.0, 1.0, 65))
+        p = jax.vmap(self.at)(jnp.linspace(0.0, 1.0, 65))
         if p.ndim != 2 or p.shape[1] < 2:
             raise ValueError(
                 "Argument `probabilities` must give at least 2 probabilities at a position, "
@@ -82,13 +82,14 @@ class CodewordPrompts(PromptLaw):
             if abs(worst - 1) > 1e-5:
                 raise ValueError(f"Argument `probabilities` must sum to one, but sums to {worst:g}.")
 
-    def _at(self, sigma: Float[Array, ""]) -> Float[Array, " word"]:
+    def at(self, sigma: Float[Array, ""]) -> Float[Array, " word"]:
+        """Probabilities p_m(sigma) as an array (M,), whatever form the callable returns them in."""
         return as_floats(self.probabilities(sigma))
 
     @property
     def vocab_size(self) -> int:
         """Vocabulary size M."""
-        return jax.eval_shape(self._at, jnp.asarray(0.5)).shape[0]
+        return jax.eval_shape(self.at, jnp.asarray(0.5)).shape[0]
 
     @property
     def codewords(self) -> Float[Array, " word"]:
@@ -98,13 +99,13 @@ class CodewordPrompts(PromptLaw):
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` codewords, as angles."""
         check_at_least("n_tokens", n_tokens, 2)
-        logits = jnp.log(jax.vmap(self._at)(_positions(n_tokens)))
+        logits = jnp.log(jax.vmap(self.at)(_positions(n_tokens)))
         return self.codewords[jax.random.categorical(key, logits)]
 
     def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
         """Modes sum_m p_m(sigma) e^{-i n 2 pi m / M}; they do not decay in n."""
         n = jnp.arange(1, n_modes + 1)
-        return jnp.exp(-1j * jnp.outer(n, self.codewords)) @ (self._at(sigma) + 0j)
+        return jnp.exp(-1j * jnp.outer(n, self.codewords)) @ (self.at(sigma) + 0j)
 
 
 class DensityPrompts(PromptLaw):

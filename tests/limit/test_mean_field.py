@@ -293,3 +293,10 @@ def test_resolution_is_found_where_the_first_does_not_serve():
     assert field.states.shape[1] > 33
     fine = solve_mean_field(MODEL, law, [0.6], resolution=Resolution(129, modes=128))
     np.testing.assert_allclose(field.modes(0.6, SIGMA)[:, :16], fine.modes(0.6, SIGMA)[:, :16], atol=1e-10)
+
+
+def test_probabilities_may_be_a_list():
+    as_list = CodewordPrompts(lambda s: [0.4 - 0.2 * s, 0.6 + 0.2 * s])
+    as_array = CodewordPrompts(lambda s: jnp.stack([0.4 - 0.2 * s, 0.6 + 0.2 * s]))
+    found, expected = (solve_mean_field(MODEL, law, [1.0]).modes(1.0, 0.7) for law in (as_list, as_array))
+    np.testing.assert_array_equal(found, expected)
