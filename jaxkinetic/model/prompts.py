@@ -5,6 +5,7 @@ Every law samples prompts and gives its Fourier modes hat f_o(sigma, n) = E[e^{-
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -63,9 +64,9 @@ class CodewordPrompts(PromptLaw):
         ValueError: if probabilities are negative, do not sum to one, or M < 2.
     """
 
-    probabilities: Callable[[Array], Array]
+    probabilities: Callable[[Array], Any]
 
-    def __init__(self, probabilities: Callable[[Array], Array] | Array | np.ndarray | list[float]):
+    def __init__(self, probabilities: Callable[[Array], Any] | Array | np.ndarray | list[float]):
         self.probabilities = probabilities if callable(probabilities) else _Constant(as_floats(probabilities))
         p = jax.vmap(self.at)(jnp.linspace(0.0, 1.0, 65))
         if p.ndim != 2 or p.shape[1] < 2:
