@@ -6,6 +6,7 @@ from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import hypothesis
 import jax
 import jaxtyping
 import pytest
@@ -18,6 +19,11 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 # Shapes and dtypes of every annotated function and field are checked while the tests run; an int is a float.
 jaxtyping.install_import_hook("jaxkinetic", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+# The first example of a property may compile; how long that takes says nothing about the property.
+hypothesis.settings.register_profile("compiled", deadline=None)
+hypothesis.settings.load_profile("compiled")
 
 
 @pytest.fixture
