@@ -69,5 +69,7 @@ def simulate(
 
 @eqx.filter_jit
 def _simulate(model, theta0, times, options, drift):
-    solution = integrate(lambda _, theta, model: drift(model, theta), theta0, times, model, options)
+    solution = integrate(
+        lambda _, theta, model: drift(model, theta), theta0, times, model, options, land_on_times=True
+    )
     return Trajectory(solution.ts, solution.values, solution.stats, solution.result)
