@@ -49,10 +49,12 @@ def as_float(x: Any) -> Shaped[Array, ""]:
 
 
 def as_floats(x: Any) -> Shaped[Array, "..."]:
-    """Convert to a floating-point array of JAX's default precision, keeping one that already is."""
+    """Convert to a floating-point array of JAX's default precision, keeping one that already is; refuse complex."""
     if not hasattr(x, "dtype"):
         return jnp.asarray(x, dtype=jnp.result_type(float))
     x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise ValueError(f"A real number was expected, but the dtype is {x.dtype}.")
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
 
 

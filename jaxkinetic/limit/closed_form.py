@@ -15,17 +15,27 @@ from jaxkinetic.limit.bessel import entire_bessel, scaled_entire_bessel, slope_c
 from jaxkinetic.model.positions import ALiBi, log_sinhc
 
 CONVEXITY_BOUND = 3 - math.sqrt(3)
+_FEWEST_MODES = 26
 
 
-def mode_weights(vocab_size: int, n_modes: int) -> Float[Array, " mode"]:
-    """Weights e^{-pi^2 n^2 / (2 M^2)}, n = 1..K, of the modes in (1.6) and (1.21)."""
+def mode_weights(vocab_size: float | Scalar, n_modes: int) -> Float[Array, " mode"]:
+    """Weights e^{-pi^2 n^2 / (2 M^2)}, n = 1..K, of the modes in (1.6) and (1.21); smooth in a real M."""
     n = jnp.arange(1, n_modes + 1)
     return jnp.exp(-((math.pi * n / vocab_size) ** 2) / 2)
 
 
-def needed_modes(vocab_size: int) -> int:
+def needed_modes(vocab_size: float) -> int:
     """Number of modes whose weight in (1.21) exceeds 1e-22."""
     return math.ceil(3.2 * vocab_size)
+
+
+def growing_modes(vocab_size: float) -> int:
+    """Number of modes that carry (1.21): those above, and for small M those that outgrow their small weight.
+
+    At depth t mode n grows as e^{2 sqrt(a_n t Y)}. For M = 2 and beta = 40 that of n = 9 exceeds that of n = 7, the
+    last above, by more than its weight is less, once S_t reaches e^100.
+    """
+    return max(needed_modes(vocab_size), _FEWEST_MODES)
 
 
 def goursat_variable(sigma: Scalar, source: Scalar, lam: Scalar) -> Scalar:

@@ -10,6 +10,7 @@ and the growth rate of mode n in the correlation equation (1.19) is a_n = n^2 w^
 import abc
 import math
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -249,6 +250,7 @@ def required_modes(beta: float, dtype: jnp.dtype | type | None = None) -> int:
     return int(np.argmax(np.append(tail, 0.0) <= 4 * eps * strength.sum()))
 
 
+@partial(jax.jit, static_argnames="n_max")
 def bessel_in(beta: Scalar, n_max: int) -> Float[Array, " order"]:
     """Modified Bessel functions I_n(beta), n = 0..n_max, each to full relative accuracy.
 

@@ -67,7 +67,7 @@ def _causal_sum_jvp(parities, primals, tangents):
         value = both[:n_kernels]
         tangent = both[n_kernels:] * dtheta[None, :] - propagate(theta, slope, exponents, dtheta, slope_parities)
     if not isinstance(dseries, SymbolicZero):
-        tangent = tangent + causal_sum(theta, dseries, exponents, parities)
+        tangent = tangent + _linear_in_series(theta, dseries, exponents, parities)
     if not all(isinstance(d, SymbolicZero) for d in dexponents):
         ddecay, dgrowth = (_instantiate(d, e) for d, e in zip(dexponents, exponents, strict=True))
         k = jnp.arange(theta.shape[0], dtype=theta.dtype)
@@ -107,19 +107,47 @@ def _evaluate(
 
     def add_mode(state, coefficients):
         wave, totals = state
-        signal = wave if weight is None else wave * weight
-        c, s = wave
-        earlier_c, earlier_s = _prefix_blocks(signal, exponents)
-        values = {"even": c * earlier_c + s * earlier_s, "odd": s * earlier_c - c * earlier_s}
+        values = _mode_sums(wave, wave if weight is None else wave * weight, exponents)
         totals = tuple(
             total + a * values[parity] for total, a, parity in zip(totals, coefficients, parities, strict=True)
         )
-        return (jnp.stack([c * first[0] - s * first[1], s * first[0] + c * first[1]]), totals), None
+        return (_next_mode(wave, first), totals), None
 
     unroll = next(u for u in (4, 2, 1) if n_modes % u == 0)
     start = (first, (jnp.zeros_like(angles),) * len(parities))
     (_, totals), _ = jax.lax.scan(add_mode, start, series.T, unroll=unroll)
     return jnp.stack([total.reshape(-1)[:n_tokens] for total in totals])
+
+
+def _linear_in_series(
+    theta: Angles, series: Float[Array, "kernel mode"], exponents: Exponents, parities: Parities
+) -> Float[Array, "kernel token"]:
+    """The causal sum with its modes kept apart until the end, so that it transposes in the series.
+
+    A scan that carries waves and what is linear in the series together has no transpose in every JAX.
+    """
+    n_tokens = theta.shape[0]
+    angles = _blocks(theta, n_tokens if n_tokens <= 2 * BLOCK else BLOCK)
+    first = jnp.stack([jnp.cos(angles), jnp.sin(angles)])
+
+    def one_mode(wave, _):
+        return _next_mode(wave, first), _mode_sums(wave, wave, exponents)
+
+    _, sums = jax.lax.scan(one_mode, first, None, length=series.shape[1])
+    flat = {parity: values.reshape(values.shape[0], -1)[:, :n_tokens] for parity, values in sums.items()}
+    return jnp.stack([_matmul(c, flat[parity]) for c, parity in zip(series, parities, strict=True)])
+
+
+def _mode_sums(wave: Array, signal: Array, exponents: Exponents) -> dict[str, Array]:
+    """Causal sums of cos and sin of n (theta_j - theta_k), given those of n theta."""
+    c, s = wave
+    earlier_c, earlier_s = _prefix_blocks(signal, exponents)
+    return {"even": c * earlier_c + s * earlier_s, "odd": s * earlier_c - c * earlier_s}
+
+
+def _next_mode(wave: Array, first: Array) -> Array:
+    c, s = wave
+    return jnp.stack([c * first[0] - s * first[1], s * first[0] + c * first[1]])
 
 
 def _evaluate_backwards(
