@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from jaxkinetic._types import check_at_least, check_increasing, check_positive, check_times
+from jaxkinetic._types import Scalar, check_at_least, check_increasing, check_positive, check_times
+
+CONSTANT_STEPS = 256
 
 
 def _meter(progress: bool | diffrax.AbstractProgressMeter) -> diffrax.AbstractProgressMeter:
@@ -26,7 +28,7 @@ class Solve(eqx.Module):
         solver: stepping scheme; `diffrax.Dopri8` suits the default tolerances.
         rtol: relative tolerance of adaptive steps; 1e-11 in double and 1e-5 in single precision if None.
         atol: absolute tolerance; the same as ``rtol`` if None.
-        step: length of constant steps; adaptive if None.
+        step: length of constant steps, which may be traced; adaptive if None.
         controller: a diffrax step-size controller, which replaces ``rtol``, ``atol`` and ``step``.
         adjoint: how derivatives pass through the solve; `diffrax.ForwardMode()` for forward mode.
         max_steps: most steps that a solve may take.
@@ -38,7 +40,7 @@ class Solve(eqx.Module):
     solver: diffrax.AbstractSolver = eqx.field(default_factory=diffrax.Dopri8)
     rtol: float | None = eqx.field(default=None, static=True)
     atol: float | None = eqx.field(default=None, static=True)
-    step: float | None = eqx.field(default=None, static=True)
+    step: float | Scalar | None = None
     controller: diffrax.AbstractStepSizeController | None = None
     adjoint: diffrax.AbstractAdjoint = eqx.field(default_factory=diffrax.RecursiveCheckpointAdjoint)
     max_steps: int = eqx.field(default=65536, static=True)
@@ -125,3 +127,8 @@ def integrate(
         throw=options.throw,
     )
     return Solution(times, solution.ys, solution.stats, solution.result)
+
+
+def constant_steps(step: float | Scalar) -> Solve:
+    """Options for ensembles: steps of one length, which may be traced, by a scheme of fifth order."""
+    return Solve(solver=diffrax.Tsit5(), step=step, max_steps=CONSTANT_STEPS)

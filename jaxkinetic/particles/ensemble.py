@@ -1,0 +1,197 @@
+"""Many prompts: keyed by their index, batched by a memory budget, sharded over devices and processes.
+
+Prompt p draws from ``fold_in(key, p)``, and its statistics are reduced in blocks of fixed size in the order of p.
+So results do not depend on batches, devices or restarts; blocks of one ensemble merge with those of another.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Array, Float
+from tqdm import tqdm
+
+from jaxkinetic._types import PRNGKeyArray, check_at_least
+
+BLOCK = 32
+_ROUND = 32
+Statistic = Callable[[Any, PRNGKeyArray], Float[Array, " statistic"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Count, mean and sum of squared deviations of an ensemble; merging them is exact.
+
+    Attributes:
+        count: number of prompts.
+        mean: mean of each statistic, (S,).
+        m2: sum of squared deviations from the mean, (S,), or of their products, (S, S).
+    """
+
+    count: int
+    mean: Float[np.ndarray, " statistic"]
+    m2: Float[np.ndarray, "statistic ..."]
+
+    @classmethod
+    def of(cls, values: Float[np.ndarray, "prompt statistic"], joint: bool = False) -> "Moments":
+        """Moments of given values, in double precision."""
+        values = np.asarray(values, np.float64)
+        mean = values.mean(axis=0)
+        rest = values - mean
+        return cls(len(values), mean, rest.T @ rest if joint else np.sum(rest**2, axis=0))
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Moments of both ensembles together (Chan, Golub and LeVeque 1979)."""
+        count = self.count + other.count
+        if not self.count or not other.count:
+            return other if other.count else self
+        step = other.mean - self.mean
+        square = np.multiply.outer(step, step) if self.m2.ndim == 2 else step**2
+        mean = self.mean + step * (other.count / count)
+        return Moments(count, mean, self.m2 + other.m2 + square * (self.count * other.count / count))
+
+    @property
+    def standard_error(self) -> Float[np.ndarray, " statistic"]:
+        """Standard error of each mean, (S,); infinite for a single prompt."""
+        variance = np.diagonal(self.m2) if self.m2.ndim == 2 else self.m2
+        if self.count < 2:
+            return np.full(variance.shape, np.inf)
+        return np.sqrt(variance / (self.count - 1) / self.count)
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "statistic statistic"]:
+        """Covariance matrix of the means, (S, S), of a joint ensemble."""
+        if self.m2.ndim != 2:
+            raise ValueError("The joint covariance was not asked for: run with `joint=True`.")
+        if self.count < 2:
+            return np.full(self.m2.shape, np.inf)
+        return self.m2 / (self.count - 1) / self.count
+
+
+def run_ensemble(
+    statistic: Statistic,
+    args: Any,
+    key: PRNGKeyArray,
+    n_prompts: int,
+    *,
+    first: int = 0,
+    bytes_per_prompt: float = 2.0**20,
+    memory: float = 2.0**30,
+    devices: Sequence[Any] | None = None,
+    joint: bool = False,
+    progress: bool = False,
+) -> Moments:
+    """Mean and spread of a statistic over prompts ``first``, ..., ``first + n_prompts - 1``.
+
+    Args:
+        statistic: (args, key of the prompt) -> (S,), traceable; the same function compiles once.
+        args: what it needs, a pytree.
+        key: random key of the ensemble.
+        n_prompts: number of prompts.
+        first: index of the first prompt, a multiple of `BLOCK`: an ensemble is extended from where it stopped.
+        bytes_per_prompt: working memory of one prompt.
+        memory: memory budget in bytes on each device, which sets how many prompts move at once.
+        devices: local devices to share prompts among; all of this process if None. With several processes
+            (`jax.distributed`) each takes every so many blocks, and all return the same moments.
+        joint: whether to keep the covariance between statistics, (S, S).
+        progress: whether to show prompts done, their rate and the time left, on a terminal.
+
+    Returns:
+        The moments, with the same bits for any number of devices and processes.
+
+    Raises:
+        ValueError: on fewer than one prompt, a first prompt within a block, or no devices.
+    """
+    check_at_least("n_prompts", n_prompts, 1)
+    check_first(first)
+    chosen = local_devices(devices)
+    begin, end = first // BLOCK, -(-(first + n_prompts) // BLOCK)
+    n_processes, cut = jax.process_count(), batch_size(bytes_per_prompt, memory)
+    total: Moments | None = None
+    with tqdm(total=n_prompts, unit="prompt", disable=None if progress else True) as meter:
+        # Round by round, so that memory does not grow with the number of prompts.
+        for start in range(begin, end, _ROUND * n_processes):
+            stop = min(end, start + _ROUND * n_processes)
+            # A process without a block of its own computes the first one, so that all know its shape.
+            mine = list(range(start + jax.process_index(), stop, n_processes)) or [start]
+            found = (
+                Moments.of(values[: first + n_prompts - block * BLOCK], joint)
+                for block, values in zip(mine, run_blocks(statistic, args, key, mine, chosen, cut), strict=True)
+            )
+            for block in found if n_processes == 1 else _exchange(list(found), stop - start):
+                total = block if total is None else total.merge(block)
+                meter.update(block.count)
+    assert total is not None
+    return total
+
+
+def check_first(first: int) -> None:
+    """Refuse a first prompt in the middle of a block."""
+    check_at_least("first", first, 0)
+    if first % BLOCK:
+        raise ValueError(f"Argument `first` must be a multiple of {BLOCK}, but is {first}.")
+
+
+def local_devices(devices: Sequence[Any] | None) -> tuple[Any, ...]:
+    """The given devices, or all of this process."""
+    chosen = tuple(jax.local_devices() if devices is None else devices)
+    if not chosen:
+        raise ValueError("Argument `devices` must hold at least one device, but is empty.")
+    return chosen
+
+
+def batch_size(bytes_per_prompt: float, memory: float) -> int:
+    """Prompts that a device moves at once: a power of two, up to a block, within the memory budget."""
+    return 2 ** int(math.log2(min(max(memory / bytes_per_prompt, 1), BLOCK)))
+
+
+def run_blocks(
+    statistic: Statistic,
+    args: Any,
+    key: PRNGKeyArray,
+    blocks: Sequence[int],
+    devices: Sequence[Any],
+    batch: int,
+) -> Iterator[Float[np.ndarray, "prompt statistic"]]:
+    """The statistic of every prompt of each block, block by block; a device works on one block at a time."""
+    placed = [jax.device_put(eqx.filter((args, key), eqx.is_array), device) for device in devices]
+    rest = eqx.filter((args, key), eqx.is_array, inverse=True)
+
+    def run(place: int, block: int) -> np.ndarray:
+        indices = jnp.asarray(block * BLOCK + np.arange(BLOCK), jnp.uint32, device=devices[place])
+        return np.asarray(_run(statistic, placed[place], rest, indices, batch))
+
+    # Threads, not one sharded call: the solvers' reverse passes do not run under `jax.shard_map` (equinox #1261).
+    with ThreadPoolExecutor(len(devices)) as pool:
+        for start in range(0, len(blocks), len(devices)):
+            yield from pool.map(run, range(len(devices)), blocks[start : start + len(devices)])
+
+
+@eqx.filter_jit
+def _run(statistic, arrays, rest, indices, batch):
+    args, key = eqx.combine(arrays, rest)
+    return jax.lax.map(lambda p: statistic(args, jax.random.fold_in(key, p)), indices, batch_size=batch)
+
+
+def _exchange(found: list[Moments], n_blocks: int) -> list[Moments]:
+    """Blocks of all processes: block b was found by process b mod P, in its place b // P."""
+    n_processes = jax.process_count()
+    padded = found + found[:1] * (-(-n_blocks // n_processes) - len(found))
+    # As bytes: doubles would be rounded to JAX's default precision on the way.
+    columns = [
+        np.stack([np.asarray(getattr(m, f.name), np.float64) for m in padded]) for f in dataclasses.fields(Moments)
+    ]
+    gathered = [multihost_utils.process_allgather(c.reshape(len(padded), -1).view(np.uint8)) for c in columns]
+    counts, means, squares = (
+        np.asarray(g).view(np.float64).reshape(n_processes, *c.shape)
+        for g, c in zip(gathered, columns, strict=True)
+    )
+    places = [(b % n_processes, b // n_processes) for b in range(n_blocks)]
+    return [Moments(int(counts[p]), means[p], squares[p]) for p in places]

@@ -1,0 +1,107 @@
+"""Ensembles give the same numbers however they are cut, shared out, continued or merged."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkinetic.particles.ensemble import BLOCK, Moments, batch_size, run_ensemble
+
+KEY = jax.random.key(11)
+PROGRAM = Path(__file__).parent / "ensemble_program.py"
+
+
+def cosines(frequencies, key):
+    return jnp.cos(frequencies * jax.random.normal(key, frequencies.shape))
+
+
+FREQUENCIES = jnp.arange(1.0, 6.0)
+
+
+def values(n_prompts):
+    prompts = [cosines(FREQUENCIES, jax.random.fold_in(KEY, p)) for p in range(n_prompts)]
+    return np.stack(prompts)
+
+
+def test_moments_are_those_of_the_prompts_one_by_one():
+    n = 2 * BLOCK + 5
+    exact = values(n)
+    found = run_ensemble(cosines, FREQUENCIES, KEY, n, joint=True)
+    assert found.count == n
+    np.testing.assert_allclose(found.mean, exact.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(found.standard_error, exact.std(axis=0, ddof=1) / np.sqrt(n), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(exact.T) / n, rtol=1e-11, atol=1e-16)
+
+
+def test_an_extended_ensemble_is_the_longer_one():
+    whole = run_ensemble(cosines, FREQUENCIES, KEY, 6 * BLOCK)
+    parts = [
+        run_ensemble(cosines, FREQUENCIES, KEY, 2 * BLOCK),
+        run_ensemble(cosines, FREQUENCIES, KEY, 4 * BLOCK, first=2 * BLOCK),
+    ]
+    merged = parts[0].merge(parts[1])
+    assert merged.count == whole.count
+    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-14)
+    np.testing.assert_allclose(merged.m2, whole.m2, rtol=1e-13)
+
+
+def test_memory_budget_sets_batches_and_changes_nothing():
+    assert [batch_size(1e6, m) for m in (1.0, 1e6, 5e6, 1e12)] == [1, 1, 4, BLOCK]
+    little = run_ensemble(cosines, FREQUENCIES, KEY, 70, bytes_per_prompt=1e6, memory=1e6)
+    much = run_ensemble(cosines, FREQUENCIES, KEY, 70)
+    np.testing.assert_allclose(little.mean, much.mean, rtol=1e-12)
+    np.testing.assert_allclose(little.m2, much.m2, rtol=1e-12)
+
+
+def test_one_prompt_has_no_error_bar_and_no_joint_covariance_unless_asked():
+    one = Moments.of(values(1))
+    assert np.all(np.isinf(one.standard_error))
+    with pytest.raises(ValueError, match="joint=True"):
+        _ = one.covariance
+    assert np.all(np.isinf(Moments.of(values(1), joint=True).covariance))
+
+
+def test_merging_with_nothing_changes_nothing():
+    some, nothing = Moments.of(values(3)), Moments(0, np.zeros(5), np.zeros(5))
+    for merged in (some.merge(nothing), nothing.merge(some)):
+        np.testing.assert_array_equal(merged.mean, some.mean)
+        assert merged.count == 3
+
+
+def profile_of(n_devices: int, *process: str) -> subprocess.Popen:
+    flags = f"--xla_force_host_platform_device_count={n_devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM), *process], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def result(process: subprocess.Popen) -> dict:
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0
+    return json.loads(printed.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_same_bits_for_any_number_of_devices_and_for_two_processes():
+    """The profile of 200 prompts, and its errors, on 1, 2 and 4 virtual devices and in two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    alone = result(profile_of(1))
+    assert alone["devices"] == 1
+    for n_devices in (2, 4):
+        shared = result(profile_of(n_devices))
+        assert shared["devices"] == n_devices
+        assert shared["numbers"] == alone["numbers"]
+    both = [profile_of(1, address, "2", str(i)) for i in (0, 1)]
+    for found in map(result, both):
+        assert found["processes"] == 2
+        assert found["numbers"] == alone["numbers"]
