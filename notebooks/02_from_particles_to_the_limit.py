@@ -16,7 +16,8 @@
 #
 # Prompts of N tokens with a law that varies with position approach the mean field (1.10), and their
 # covariances, times N, the cross-correlation (1.18). Here both limits are solved, looked at, and compared with
-# particles: Theorem 1.1 with its rates, and the weights behind them, (2.2) and (2.4).
+# particles: Theorem 1.1 with its rates, the covariances and sensitivities of Lemma 3.1, and the weights behind
+# them, (2.2) and (2.4).
 
 # %%
 import diffrax
@@ -27,6 +28,8 @@ import numpy as np
 
 import jaxkinetic as jk
 from jaxkinetic.limit import Resolution, solve_correlations, solve_mean_field
+from jaxkinetic.limit.closed_form import volterra_hardy
+from jaxkinetic.retrieval.law_profile import uniform_codeword_correction
 
 jax.config.update("jax_enable_x64", True)
 # Okabe and Ito's colours, told apart by colour-blind readers.
@@ -80,6 +83,66 @@ axis.legend(title="smooth law (uniform: dashed)")
 plt.show()
 
 # %% [markdown]
+# ## How fast the solvers converge
+#
+# Errors of the mean field fall faster than any power, in polynomials of position and in Fourier modes of the angle,
+# down to the tolerance of the steps in t.
+
+# %%
+node_counts, mode_counts = np.array([5, 7, 9, 11]), np.array([7, 9, 11, 13])
+
+
+def modes_at(nodes, modes):
+    given = Resolution(nodes, modes=modes, tolerance=np.inf)
+    return solve_mean_field(model, law, [1.0], resolution=given).modes(1.0, jnp.linspace(0.05, 1, 40), 6)
+
+
+reference = modes_at(33, 64)
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+node_errors = [np.abs(modes_at(int(n), 64) - reference).max() for n in node_counts]
+mode_errors = [np.abs(modes_at(33, int(n)) - reference).max() for n in mode_counts]
+for axis, counts, errors, colour, what in (
+    (axes[0], node_counts, node_errors, BLUE, "nodes in position"),
+    (axes[1], mode_counts, mode_errors, ORANGE, "Fourier modes"),
+):
+    resolved = np.array(errors) > 1e-12
+    (rate, level), covariance = np.polyfit(counts[resolved], np.log10(np.array(errors)[resolved]), 1, cov=True)
+    axis.semilogy(counts, errors, "o", color=colour)
+    label = f"$10^{{{rate:.2f} \\pm {np.sqrt(covariance[0, 0]):.2f}}}$ for each"
+    axis.semilogy(counts[resolved], 10 ** (level + rate * counts[resolved]), color=colour, label=label)
+    axis.set(xlabel=f"number of {what}")
+    axis.legend()
+axes[0].set_ylabel("largest error of $\\hat f(1, \\sigma, n)$, $n \\leq 6$")
+plt.show()
+
+# %% [markdown]
+# ## Uniform over codewords, or over the circle
+#
+# Uniform prompts of M codewords are at rest as those on the circle are, but carry the modes $n = 0$ mod $M$. Their
+# retrieval differs from (1.21), in closed form. More words alone do not close the gap: the decoder sharpens with
+# M, and its modes near $n = M$ look to codewords like those near $n = 0$.
+
+# %%
+betas = jnp.linspace(0.1, 4, 40)
+figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+for vocabulary, colour, line in ((3, BLUE, "-"), (4, ORANGE, "--"), (8, GREEN, "-."), (16, BLACK, ":")):
+
+    def compare(beta, vocabulary=vocabulary):
+        sharp = jk.CausalAttention(jk.ExpCosine(beta, n_modes=32), model.positions)
+        arguments = jnp.asarray(0.5), vocabulary, jnp.asarray(0.3)
+        return uniform_codeword_correction(sharp, *arguments), jk.retrieval_profile(
+            sharp, 0.5, vocabulary, jnp.array([0.3])
+        ).values[0]
+
+    codewords, circle = jax.jit(jax.vmap(compare))(betas)
+    axis.plot(betas, codewords / circle, color=colour, ls=line, label=f"M = {vocabulary}")
+axis.axhline(1, color="0.7", lw=0.8)
+axis.set(xlabel="sharpness of attention $\\beta$")
+axis.set_ylabel("retrieval, codewords / circle, t = 0.5, $\\sigma_0$ = 0.3")
+axis.legend()
+plt.show()
+
+# %% [markdown]
 # ## Theorem 1.1: rates in N
 #
 # Codewords with $p(\sigma) = (0.4 - 0.2\sigma, 0.3, 0.2 - 0.1\sigma, 0.1 + 0.3\sigma)$. The empirical measure
@@ -127,11 +190,11 @@ for n_tokens in measure_sizes:
 atoms = limit.characteristics(1.0, 1.0)
 token_sizes, token, token_error = np.array([16, 32, 64, 128]), [], []
 for n_tokens in token_sizes:
-    start, angles = ends(int(n_tokens), 4096)
+    start, angles = ends(int(n_tokens), 2048)
     coupled = atoms[jnp.round(start[:, -1] / (jnp.pi / 2)).astype(int) % 4]
     values = jnp.exp(-4j * angles[:, -1]) - jnp.exp(-4j * coupled)
     token.append(float(jnp.abs(jnp.mean(values))))
-    token_error.append(float(jnp.std(values)) / 64)
+    token_error.append(float(jnp.std(values)) / 2048**0.5)
 
 figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
 for sizes, values, errors, colour, marker, name in (
@@ -143,6 +206,110 @@ for sizes, values, errors, colour, marker, name in (
     axis.errorbar(sizes, values, yerr=errors, color=colour, fmt=marker, capsize=3, label=label)
     axis.plot(sizes, np.exp(level) * sizes**slope, color=colour)
 axis.set(xscale="log", yscale="log", xlabel="number of tokens N", ylabel="distance to the limit")
+axis.legend()
+plt.show()
+
+# %% [markdown]
+# ## Lemma 3.1: sensitivities and covariances
+#
+# (3.5): what moving token k does to token i is of order $1/i$ and grows slowly with $\\log(i / k)$; for uniform prompts
+# the limit predicts its root mean square, $\\sqrt{2 \\sum_n g_{a_n}^2} / N$. (3.3): covariances at a fixed ratio $i / j$
+# fall as $1/i$. Their noise is kept at the order of the signal by running all four words of token j, and by
+# subtracting from token i the characteristic of the limit. Both for the codewords of above, i = N.
+
+
+# %%
+def sensitivities(n_tokens, n_prompts):
+    def one(p):
+        start = jk.UniformPrompts().sample(jax.random.fold_in(jax.random.key(n_tokens), p), n_tokens)
+        return jax.grad(lambda theta: jk.simulate(model, theta, [1.0], steps).angles[0, -1])(start)
+
+    squares = jax.jit(lambda p: jax.lax.map(one, p, batch_size=32))(jnp.arange(n_prompts)) ** 2
+    root = jnp.sqrt(jnp.mean(squares, axis=0))
+    return np.asarray(root), np.asarray(jnp.std(squares, axis=0) / jnp.sqrt(n_prompts) / (2 * root))
+
+
+def covariances(n_tokens, n_prompts):
+    j, choices = n_tokens // 4 - 1, words.codewords
+    p, n = probabilities((j + 1) / n_tokens), jnp.arange(1, 5)
+
+    def one(prompt):
+        start = words.sample(jax.random.fold_in(jax.random.key(n_tokens), prompt), n_tokens)
+        end = jax.vmap(lambda word: jk.simulate(model, start.at[j].set(word), [1.0], steps).angles[0])(choices)
+        own = atoms[jnp.round(start[-1] / (jnp.pi / 2)).astype(int) % 4]
+        last = jnp.exp(-1j * jnp.outer(end[:, -1], n)) - jnp.exp(-1j * n * own)
+        now, before = jnp.exp(1j * end[:, j]), jnp.exp(1j * choices)
+        centred = p[:, None] * (last - p @ last)
+        return (now @ centred)[0], p @ last[:, 0], p @ now, before @ centred
+
+    given, last, now, before = jax.jit(lambda q: jax.lax.map(one, q, batch_size=32))(jnp.arange(n_prompts))
+    both = jnp.real(given + (last - last.mean()) * (now - now.mean()))
+    spread = jnp.sqrt(jnp.var(before.real, axis=0) + jnp.var(before.imag, axis=0))
+    return tuple(
+        np.asarray(x)
+        for x in (both.mean(), both.std() / n_prompts**0.5, before.mean(axis=0), spread / n_prompts**0.5)
+    )
+
+
+token_sizes = np.array([32, 64, 128])
+roots = [sensitivities(int(n), 256) for n in token_sizes]
+pair_sizes = np.array([16, 32, 64, 128])
+pairs = [covariances(int(n), 1024) for n in pair_sizes]
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+quarter = [[part[n // 4 - 1] for part in root] for n, root in zip(token_sizes, roots, strict=True)]
+for sizes, (values, errors), colour, marker, name in (
+    (token_sizes, zip(*quarter, strict=True), BLUE, "o", "sensitivity at k = i / 4"),
+    (pair_sizes, zip(*[pair[:2] for pair in pairs], strict=True), ORANGE, "s", "covariance with j = i / 4"),
+):
+    values, errors = np.array(values), np.array(errors)
+    slope, level, uncertainty = fit(sizes, values, errors)
+    axes[0].errorbar(sizes, values, yerr=errors, color=colour, fmt=marker, capsize=3)
+    label = f"{name}: slope {slope:.2f} $\\pm$ {uncertainty:.2f}"
+    axes[0].plot(sizes, np.exp(level) * sizes**slope, color=colour, label=label)
+axes[0].set(xscale="log", yscale="log", xlabel="token $i = N$", ylabel="root mean square, covariance")
+axes[0].legend()
+
+k = 2 ** np.arange(7)
+ratio = jnp.geomspace(1.9, 140, 60)
+profile = jax.vmap(jax.vmap(volterra_hardy, (0, None, None, None, None)), (None, None, None, 0, None))
+g = profile(model.kernel.growth_rates(), jnp.ones(()), jnp.ones(()), 1 / ratio, model.positions)
+root, error = roots[-1]
+axes[1].errorbar(
+    128 / k, 128 * root[k - 1], yerr=128 * error[k - 1], color=BLUE, fmt="o", capsize=3, label="i = 128"
+)
+axes[1].plot(ratio, jnp.sqrt(2 * jnp.sum(g**2, axis=1)), color=BLACK, label="the limit, (1.23)")
+axes[1].set(xscale="log", xlabel="$i / k$", ylabel="$i$ times the root mean square sensitivity")
+axes[1].legend()
+plt.show()
+
+# %% [markdown]
+# ## Theorem 1.2: covariances approach $\\hat C / N$
+#
+# The same prompts against the initial angle of token j: N times the covariance is $\\hat C(1, 1, n; 1/4)$ and a
+# correction of order $1/N$, largest in mode 4.
+
+# %%
+exact = np.asarray(solve_correlations(model, words, [1.0], 0.25).cross(1.0, 1.0, 4))
+figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+for mode, colour, marker in zip(range(4), (BLUE, ORANGE, GREEN, BLACK), "os^D", strict=True):
+    values = np.array([n * pair[2][mode] for n, pair in zip(pair_sizes, pairs, strict=True)])
+    errors = np.array([n * pair[3][mode] for n, pair in zip(pair_sizes, pairs, strict=True)])
+    axis.errorbar(
+        1 / pair_sizes,
+        values.real / exact[mode].real,
+        yerr=errors / abs(exact[mode].real),
+        color=colour,
+        fmt=marker,
+        capsize=3,
+        label=f"n = {mode + 1}",
+    )
+    weights = abs(exact[mode].real) / errors
+    line = np.sum(weights**2 / pair_sizes * (values.real / exact[mode].real - 1)) / np.sum(
+        (weights / pair_sizes) ** 2
+    )
+    axis.plot([0, 1 / 16], [1, 1 + line / 16], color=colour, lw=1)
+axis.set(xlabel="1 / N", ylabel="N Re Cov / Re $\\hat C$", xlim=(0, 0.066))
 axis.legend()
 plt.show()
 
@@ -163,13 +330,17 @@ for n_tokens in sizes:
     mass = jnp.diff(jnp.exp(edges - 1)) / (1 - jnp.exp(-1.0))
     distance.append(float(jnp.sum(jnp.abs(weights[-1] - mass))))
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-slope, level = np.polyfit(np.log(sizes), columns, 1)
+(slope, level), covariance = np.polyfit(np.log(sizes), columns, 1, cov=True)
+label = f"({slope:.3f} $\\pm$ {np.sqrt(covariance[0, 0]):.3f}) log N + {level:.2f}"
 axes[0].plot(sizes, columns, "o", color=BLUE)
-axes[0].plot(sizes, slope * np.log(sizes) + level, color=BLUE, label=f"{slope:.2f} log N + {level:.2f}")
+axes[0].plot(sizes, slope * np.log(sizes) + level, color=BLUE, label=label)
+known = np.euler_gamma + np.log(1 - np.exp(-1))
+axes[0].plot(sizes, np.log(sizes) + known, color=BLACK, ls=":", label=f"log N + {known:.2f}, the limit")
 axes[0].set(xscale="log", xlabel="number of tokens N", ylabel="column sum $\\sum_j \\omega_{j1}$")
-slope, level = np.polyfit(np.log(sizes), np.log(distance), 1)
+(slope, level), covariance = np.polyfit(np.log(sizes), np.log(distance), 1, cov=True)
 axes[1].plot(sizes, distance, "s", color=ORANGE)
-axes[1].plot(sizes, np.exp(level) * sizes**slope, color=ORANGE, label=f"slope {slope:.2f}")
+label = f"slope {slope:.3f} $\\pm$ {np.sqrt(covariance[0, 0]):.3f}"
+axes[1].plot(sizes, np.exp(level) * sizes**slope, color=ORANGE, label=label)
 axes[1].set(xscale="log", yscale="log", xlabel="number of tokens N")
 axes[1].set_ylabel("$\\int |K_N(1, \\cdot) - k(1, \\cdot)|$")
 for axis in axes:

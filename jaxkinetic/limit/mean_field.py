@@ -61,7 +61,7 @@ class MeanField(eqx.Module):
         Raises:
             ValueError: if the law is a sum of atoms, which has no density.
         """
-        if isinstance(self.flow, CharacteristicFlow) and self.flow.is_atomic:
+        if self.is_atomic:
             raise ValueError(
                 "Codeword prompts have no density in theta: the limit is a sum of atoms. Look at "
                 "`characteristics` and `weights`, or at `modes`."
@@ -90,6 +90,11 @@ class MeanField(eqx.Module):
         flow = self._characteristic_flow()
         at = chebyshev.interpolation(as_positions(sigma, self.ts.dtype), flow.weights.shape[0])
         return jnp.matmul(at, flow.weights)
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether the law is a sum of atoms, which has characteristics and weights but no density."""
+        return isinstance(self.flow, CharacteristicFlow) and self.flow.is_atomic
 
     @property
     def labels(self) -> Float[Array, " label"]:

@@ -19,6 +19,7 @@ from jaxkinetic import (
     UniformPrompts,
 )
 from jaxkinetic.limit import Resolution, mean_field, solve_mean_field
+from jaxkinetic.limit.resolution import Tails, settle
 from tests.limit.laws import CODEWORDS, SMOOTH, codeword_probabilities, smooth_modes
 
 MODEL = CausalAttention(ExpCosine(1.0), ALiBi(1.0))
@@ -300,3 +301,17 @@ def test_probabilities_may_be_a_list():
     as_array = CodewordPrompts(lambda s: jnp.stack([0.4 - 0.2 * s, 0.6 + 0.2 * s]))
     found, expected = (solve_mean_field(MODEL, law, [1.0]).modes(1.0, 0.7) for law in (as_list, as_array))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_rounding_is_not_chased_to_the_finest_sizes():
+    """A tolerance below rounding is refused once finer sizes no longer help, long before the largest are tried."""
+    tried = []
+
+    def solve(size):
+        tried.append(size)
+        tail = jnp.asarray(1e-3 if size.modes < 128 else 4e-11)
+        return None, Tails(jnp.zeros(()), jnp.zeros(()), tail)
+
+    with pytest.raises(RuntimeError, match=r"4\.0e-11, above the tolerance"):
+        settle(solve, None, Resolution())
+    assert [size.modes for size in tried] == [64, 96, 144, 216]
