@@ -1,13 +1,16 @@
 """What is observed: the decoder, the retrieval profile and its shape."""
 
 from jaxkinetic.retrieval.decoder import decode, hard_accuracy, soft_accuracy, soft_accuracy_fourier
+from jaxkinetic.retrieval.estimate import ProfileEstimate, estimate_profile
 from jaxkinetic.retrieval.law_profile import RetrievalProfile, law_profile
 from jaxkinetic.retrieval.profile import UShape, retrieval_profile, u_shape
 
 __all__ = [
+    "ProfileEstimate",
     "RetrievalProfile",
     "UShape",
     "decode",
+    "estimate_profile",
     "hard_accuracy",
     "law_profile",
     "retrieval_profile",

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxkinetic._types import check_at_least
 from jaxkinetic.limit.closed_form import mode_weights, needed_modes
+from jaxkinetic.retrieval.window import wrap
 
 
 def decode(theta: Float[Array, "*shape"], vocab_size: int) -> Int[Array, "*shape"]:
@@ -31,7 +32,7 @@ def hard_accuracy(
         vocab_size: vocabulary size M >= 2.
     """
     check_at_least("vocab_size", vocab_size, 2)
-    distance = jnp.abs(_wrap(last - source))
+    distance = jnp.abs(wrap(last - source))
     return jnp.mean((distance <= math.pi / vocab_size).astype(distance.dtype))
 
 
@@ -49,7 +50,7 @@ def soft_accuracy(
     """
     check_at_least("vocab_size", vocab_size, 2)
     images = 2 * math.pi * jnp.arange(-6, 7)
-    distance = jnp.subtract.outer(_wrap(last - source), images)
+    distance = jnp.subtract.outer(wrap(last - source), images)
     return jnp.mean(jnp.sum(jnp.exp(-((vocab_size * distance / math.pi) ** 2) / 2), axis=-1))
 
 
@@ -64,9 +65,5 @@ def soft_accuracy_fourier(
     weights = mode_weights(vocab_size, needed_modes(vocab_size))
     n = jnp.arange(1, weights.size + 1)
     # Wrapped first: n times a large angle would lose digits.
-    waves = jnp.cos(jnp.multiply.outer(_wrap(last - source), n)) @ weights
+    waves = jnp.cos(jnp.multiply.outer(wrap(last - source), n)) @ weights
     return math.sqrt(math.pi / 2) / vocab_size * jnp.mean(1 + 2 * waves)
-
-
-def _wrap(angle: Array) -> Array:
-    return angle - 2 * math.pi * jnp.round(angle / (2 * math.pi))

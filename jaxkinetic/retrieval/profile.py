@@ -183,7 +183,7 @@ def _u_shape(model, time, vocab_size):
 def profile_modes(model: CausalAttention, vocab_size: int) -> tuple[Float[Array, " mode"], Float[Array, " mode"]]:
     """Growth rates a_n and decoder weights w_n of the modes that carry the profile."""
     rates = model.kernel.growth_rates()
-    n_modes = min(rates.shape[0], closed_form.needed_modes(vocab_size))
+    n_modes = min(rates.shape[0], closed_form.growing_modes(vocab_size))
     return rates[:n_modes], closed_form.mode_weights(vocab_size, n_modes)
 
 

@@ -90,29 +90,35 @@ def test_recency_flips_exactly_at_the_threshold(beta, printed):
 
 @functools.cache
 def many():
-    rng, n = np.random.default_rng(0), 2000
+    rng, n = np.random.default_rng(0), 1000
     beta, lam = np.exp(rng.uniform(np.log(0.05), np.log(6), n)), np.exp(rng.uniform(-3, 2.5, n))
     batched = jax.jit(jax.vmap(lambda b, l, t: u_shape(model(b, l), t, 8)))
-    bounds = batched(beta, lam, np.ones(n))
-    time = np.exp(rng.uniform(-2, 1, n)) * np.minimum(
-        bounds.smallness_bound / bounds.smallness, bounds.recency_threshold
-    )
-    time[n // 2 :] = (np.exp(rng.uniform(-1, 0.3, n)) * bounds.recency_threshold)[n // 2 :]
+
+    @jax.jit
+    @jax.vmap
+    def bounds(b, l):
+        # Without the minima, which are not computed where they are not asked for.
+        u = u_shape(model(b, l), jnp.ones(()), 8)
+        return u.smallness_bound / u.smallness, u.recency_threshold
+
+    small, recency = bounds(beta, lam)
+    time = np.exp(rng.uniform(-2, 1, n)) * np.minimum(small, recency)
+    time[n // 2 :] = (np.exp(rng.uniform(-1, 0.3, n)) * recency)[n // 2 :]
     return beta, lam, time, batched(beta, lam, time)
 
 
 def test_the_theorem_is_never_contradicted():
     *_, u = many()
-    assert int(u.theorem_holds.sum()) > 500
+    assert int(u.theorem_holds.sum()) > 250
     assert jnp.all(u.is_u_shaped[u.theorem_holds])
-    assert int((u.is_u_shaped & ~u.theorem_holds).sum()) > 100
+    assert int((u.is_u_shaped & ~u.theorem_holds).sum()) > 50
     assert jnp.all(u.depth[u.is_u_shaped] > 0)
 
 
 def test_a_minimum_without_recency_is_no_u():
     *_, u = many()
     odd = ~u.has_recency & (u.n_minima > 0)
-    assert int(odd.sum()) > 20
+    assert int(odd.sum()) > 10
     assert not jnp.any(u.is_u_shaped[odd])
     assert jnp.all(u.argmin[odd] < 1)
 
@@ -159,6 +165,22 @@ def test_repelling_kernels_have_no_primacy():
 
 def test_vmap_against_a_loop():
     beta, lam, time, u = many()
-    for i in (0, 1999):
+    for i in (0, 999):
         single = shape(model(beta[i], lam[i]), time[i])
         assert float(single.argmin) == pytest.approx(float(u.argmin[i]), rel=1e-12)
+
+
+@pytest.mark.parametrize("time", [1e-15, 1e-14, 1e-13])
+def test_modes_that_outgrow_a_small_weight_are_kept(time):
+    """M = 2 and beta = 40: from 1e65 on, modes of weight below 1e-22 carry the profile."""
+    sharp = CausalAttention(ExpCosine(40.0), ALiBi(1.0))
+    found = float(retrieval_profile(sharp, time, 2, [0.1]).values[0])
+    with mp.workdps(40):
+        y = mp.log(mp.expm1(1) / mp.expm1(mp.mpf(1) / 10))
+        waves = mp.mpf(0)
+        for n in range(1, 60):
+            c = n**2 * mp.besseli(n, 40) * mp.mpf(time)
+            waves += mp.exp(-((mp.pi * n) ** 2) / 8) * c * mp.hyp0f1(2, c * y)
+        # The graphon is e^{-lam (1 - sigma_0)} lam / (1 - e^{-lam}), and the positions in the code are doubles.
+        exact = float(mp.exp(-mp.mpf(9) / 10) / -mp.expm1(-1) * waves)
+    assert found == pytest.approx(exact, rel=1e-11)

@@ -1,0 +1,107 @@
+"""Unbiased estimates of S_N(sigma_0) = N sum_n w_n Re Cov(e^{i n theta_N(t)}, e^{i n theta_i(0)}) from one prompt.
+
+- naive:   N (h(theta_N - theta_i) - H(theta_N)), of variance O(N^2);
+- glauber: N / 2 (h(theta_N - theta_i) - h(theta_N - theta_i') - h(theta_N' - theta_i) + h(theta_N' - theta_i')),
+  where token i is drawn again and the prompt run with it, theta_N'; the ends differ by O(1 / N): variance O(1);
+- adjoint: N (d theta_N / d theta_i(0)) T(theta_N, theta_i), one reverse pass for every source: variance O(1).
+
+h, H and T are the decoder's window, its mean and Stein's kernel (`window`, `source_law`). Less the limit's
+prediction for the same prompt (`control`), the variance falls by another O(N).
+"""
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, Int
+
+from jaxkinetic._types import Angles, PRNGKeyArray, Scalar
+from jaxkinetic.integrate import constant_steps
+from jaxkinetic.model import CausalAttention, PromptLaw
+from jaxkinetic.particles import simulate
+from jaxkinetic.retrieval.control import Control
+from jaxkinetic.retrieval.source_law import SourceLaw
+from jaxkinetic.retrieval.window import window, window_slope
+
+
+class Problem(eqx.Module):
+    """What an estimator needs to turn a key into values.
+
+    Attributes:
+        model: kernel and positional weights.
+        prompts: law of the initial tokens.
+        time: depth t.
+        step: length of the constant steps.
+        tokens: indices of the source tokens, from 0, (S,).
+        source: their law, tabulated.
+        control: the limit's prediction and its mean for this estimator, (S,); None for neither.
+        n_tokens: number of tokens N.
+    """
+
+    model: CausalAttention
+    prompts: PromptLaw
+    time: Scalar
+    step: Scalar
+    tokens: Int[Array, " source"]
+    source: SourceLaw
+    control: tuple[Control, Float[Array, " source"]] | None
+    n_tokens: int = eqx.field(static=True)
+
+    def draw(self, key: PRNGKeyArray) -> Angles:
+        """Initial angles of a prompt, in the precision of the model."""
+        return self.prompts.sample(key, self.n_tokens).astype(self.time.dtype)
+
+    def last(self, start: Angles) -> Scalar:
+        """Final angle of the last token."""
+        return simulate(self.model, start, self.time[None], constant_steps(self.step)).angles[0, -1]
+
+    def window(self, u: Array) -> Array:
+        """The decoder's window h."""
+        return window(u, self.source.vocab_size, self.source.accuracy)
+
+
+def naive(problem: Problem, key: PRNGKeyArray) -> Float[Array, " source"]:
+    """Values of the naive estimator; the control is what a last token that ignores the source would give."""
+    start = problem.draw(key)
+    sources = start[problem.tokens]
+
+    def excess(x: Scalar) -> Array:
+        return problem.window(x - sources) - problem.source.mean_window(x)
+
+    values = excess(problem.last(start))
+    if problem.control is not None:
+        values = values - excess(problem.control[0].end(start[-1]))
+    return problem.n_tokens * values
+
+
+def adjoint(problem: Problem, key: PRNGKeyArray) -> Float[Array, " source"]:
+    """Values of the adjoint estimator, every source from one reverse pass."""
+    start = problem.draw(key)
+    end, slopes = jax.value_and_grad(problem.last)(start)
+    sources = start[problem.tokens]
+    values = problem.n_tokens * slopes[problem.tokens] * problem.source.stein_kernel(end, sources)
+    if problem.control is None:
+        return values
+    control, mean = problem.control
+    predicted = control.slope(start[-1], sources)
+    return values - predicted * problem.source.stein_kernel(control.end(start[-1]), sources) + mean
+
+
+def glauber(problem: Problem, key: PRNGKeyArray) -> Float[Array, " source"]:
+    """Values of the re-drawing estimator, one more run for each source."""
+    first, second = jax.random.split(key)
+    start, others = problem.draw(first), problem.draw(second)[problem.tokens]
+    sources = start[problem.tokens]
+    end = problem.last(start)
+    ends = jax.vmap(lambda i, other: problem.last(start.at[i].set(other)))(problem.tokens, others)
+    h = problem.window
+    values = h(end - sources) - h(end - others) - h(ends - sources) + h(ends - others)
+    values = problem.n_tokens / 2 * values
+    if problem.control is None:
+        return values
+    control, mean = problem.control
+    x, size = start[-1], problem.source.vocab_size
+    moved = control.displacement(x, sources) - control.displacement(x, others)
+    slopes = window_slope(control.end(x) - sources, size) - window_slope(control.end(x) - others, size)
+    return values - moved * slopes / 2 + mean
+
+
+ESTIMATORS = {"naive": naive, "glauber": glauber, "adjoint": adjoint}

@@ -1,0 +1,126 @@
+"""What the law of the source does to an estimator: the mean of the decoder's window, and Stein's kernel.
+
+With phi_n = e^{i n theta_i(0)}, H(x) = sum_n w_n Re e^{i n x} E[conj phi_n] is the mean of h(x - theta_i(0)) for a
+last token at x. For a density f_o(sigma_0, .), integration by parts in theta_i(0) gives
+
+    E[(conj phi_n - E conj phi_n) X] = E[-(G_n / f_o)(theta_i(0)) dX / d theta_i(0)],
+
+    G_n(y) = int_0^y (e^{-i n y'} - E conj phi_n) f_o(y') dy',
+
+and T(x, y) = -Re sum_n w_n i n e^{i n x} G_n(y) / f_o(y) takes the place of h(x - y), which it is for f_o = 1.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+
+from jaxkinetic._types import Scalar, is_concrete
+from jaxkinetic.model import CodewordPrompts, DensityPrompts, PromptLaw, UniformPrompts
+from jaxkinetic.retrieval.window import Accuracy, window, window_modes
+
+_HARD_MODES = 512
+_SMALLEST_DENSITY = 1e-3
+
+
+class SourceLaw(eqx.Module):
+    """The law of the source tokens, tabulated at their positions.
+
+    Attributes:
+        probabilities: p_m(sigma_0) of codewords, (S, M'); None for other laws.
+        modes: w_n hat f_o(sigma_0, n), (S, n); None for codewords and for uniform tokens.
+        density: hat f_o(sigma_0, k), k = -K..K, (S, k), of a density, for Stein's kernel; None otherwise.
+        stein: w_n (-i n) times the modes of G_n, (S, n, k); None otherwise.
+    """
+
+    probabilities: Float[Array, "source word"] | None
+    modes: Complex[Array, "source mode"] | None
+    density: Complex[Array, "source k"] | None
+    stein: Complex[Array, "source mode j"] | None
+    vocab_size: int = eqx.field(static=True)
+    accuracy: Accuracy = eqx.field(static=True)
+
+    def mean_window(self, x: Scalar) -> Float[Array, "*source"]:
+        """H(x) at each source, (S,), for a last token at x radians; one zero for uniform tokens."""
+        if self.probabilities is not None:
+            n_words = self.probabilities.shape[1]
+            words = 2 * jnp.pi * jnp.arange(n_words, dtype=x.dtype) / n_words
+            return self.probabilities @ window(x - words, self.vocab_size, self.accuracy)
+        if self.modes is not None:
+            n = jnp.arange(1, self.modes.shape[1] + 1, dtype=x.dtype)
+            return jnp.real(self.modes @ jnp.exp(1j * n * x))
+        return jnp.zeros((), x.dtype)
+
+    def stein_kernel(self, x: Scalar, y: Float[Array, " source"]) -> Float[Array, " source"]:
+        """T(x, y) at each source, for a last token at x and sources that began at y, radians."""
+        if self.stein is None or self.density is None:
+            return window(x - y, self.vocab_size, self.accuracy)
+        n_modes, n_j = self.stein.shape[1:]
+        n = jnp.arange(1, n_modes + 1, dtype=x.dtype)
+        primitive = jnp.einsum("snj,n,sj->s", self.stein, jnp.exp(1j * n * x), _waves(y, n_j))
+        return jnp.real(primitive) / self.density_at(y)
+
+    def density_at(self, y: Float[Array, " source"]) -> Float[Array, " source"]:
+        """Density f_o(sigma_0, y) of each source against d theta / 2 pi."""
+        if self.density is None:
+            return jnp.ones_like(y)
+        return jnp.real(jnp.sum(self.density * _waves(y, self.density.shape[1]), axis=1))
+
+
+def tabulate_source(
+    law: PromptLaw, sigma: Float[Array, " source"], vocab_size: int, accuracy: Accuracy, stein: bool = False
+) -> SourceLaw:
+    """Tabulate a law at source positions; with Stein's kernel if asked for.
+
+    Raises:
+        ValueError: if Stein's kernel is asked for and the law has none.
+    """
+    if isinstance(law, UniformPrompts):
+        return SourceLaw(None, None, None, None, vocab_size, accuracy)
+    if isinstance(law, CodewordPrompts):
+        return SourceLaw(jax.vmap(law.at)(sigma), None, None, None, vocab_size, accuracy)
+    weights = window_modes(vocab_size, accuracy, None if accuracy == "soft" else _HARD_MODES)
+    modes = jax.vmap(lambda s: law.fourier(s, weights.size))(sigma)
+    density, kernel = None, None
+    if stein:
+        assert isinstance(law, DensityPrompts)
+        n_given = jax.eval_shape(law.modes, jnp.asarray(0.5)).shape[0]
+        density = _two_sided(jax.vmap(lambda s: law.fourier(s, n_given))(sigma))
+        kernel = jax.vmap(_stein_modes, (0, None))(density, weights)
+        _check_positive(density)
+    return SourceLaw(None, weights[None, :] * modes, density, kernel, vocab_size, accuracy)
+
+
+def _stein_modes(f: Complex[Array, " k"], weights: Float[Array, " mode"]) -> Complex[Array, "mode j"]:
+    """w_n (-i n) times the modes of G_n: (hat f(j + n) - hat f(n) hat f(j)) / (i j), its mean left out."""
+    n_modes, reach = weights.size, f.size // 2
+    edge = n_modes + reach
+    j, n = np.arange(-edge, edge + 1), np.arange(1, n_modes + 1)
+    at = lambda k: jnp.where(np.abs(k) <= reach, f[np.clip(k + reach, 0, 2 * reach)], 0)  # noqa: E731
+    rest = at(j[None, :] + n[:, None]) - at(n)[:, None] * at(j)[None, :]
+    j = j[None, :]
+    divided = jnp.where(j == 0, 0, rest / (1j * np.where(j == 0, 1, j)))
+    return (weights * (-1j * n))[:, None] * divided
+
+
+def _two_sided(modes: Complex[Array, "source k"]) -> Complex[Array, "source both"]:
+    return jnp.concatenate([jnp.conj(modes[:, ::-1]), jnp.ones_like(modes[:, :1]), modes], axis=1)
+
+
+def _waves(y: Float[Array, " source"], size: int) -> Complex[Array, "source {size}"]:
+    k = jnp.arange(size, dtype=y.dtype) - size // 2
+    return jnp.exp(1j * k[None, :] * y[:, None])
+
+
+def _check_positive(density: Complex[Array, "source k"]) -> None:
+    if not is_concrete(density):
+        return
+    theta = 2 * np.pi * np.arange(256) / 256
+    waves = np.exp(1j * np.outer(np.arange(density.shape[1]) - density.shape[1] // 2, theta))
+    lowest = float(np.real(np.asarray(density) @ waves).min())
+    if lowest < _SMALLEST_DENSITY:
+        raise ValueError(
+            f"Argument `estimator` must not be 'adjoint' for a density that falls to {lowest:.2g}: it divides by "
+            "the density. Use 'glauber'."
+        )
