@@ -1,16 +1,31 @@
 """What is learned from measured curves."""
 
 from jaxkinetic.inference.curves import RetrievalCurve, list_models, load_baselines, load_curves, read_curves
+from jaxkinetic.inference.experiment import PlannedExperiment, plan_experiment
 from jaxkinetic.inference.fit import CurveFit, fit_curves
 from jaxkinetic.inference.intervals import Interval
+from jaxkinetic.inference.nuisances import Priors
+from jaxkinetic.inference.phase import PhaseDiagram, phase_diagram, phase_edges
+from jaxkinetic.inference.posterior import Posterior, curve_posterior
+from jaxkinetic.inference.sensitivity import Sensitivity, u_sensitivity
 
 __all__ = [
     "CurveFit",
     "Interval",
+    "PhaseDiagram",
+    "PlannedExperiment",
+    "Posterior",
+    "Priors",
     "RetrievalCurve",
+    "Sensitivity",
+    "curve_posterior",
     "fit_curves",
     "list_models",
     "load_baselines",
     "load_curves",
+    "phase_diagram",
+    "phase_edges",
+    "plan_experiment",
     "read_curves",
+    "u_sensitivity",
 ]

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
+
+from jaxkinetic._types import check_at_least
 
 _DATASETS = ("liu2024",)
 _POSITION_OFFSET = 0.5
@@ -67,6 +69,8 @@ class RetrievalCurve(eqx.Module):
             if not np.all(np.isfinite(counts) & (counts >= 1)):
                 raise ValueError(f"Argument `n_questions` must be at least 1, but is {n_questions}.")
             self.n_questions = counts[order]
+        if n_items is not None:
+            check_at_least("n_items", n_items, 1)
         self.n_items, self.name, self.task, self.origin = n_items, name, task, origin
 
     @property
@@ -182,6 +186,17 @@ def _load(dataset: str) -> list[RetrievalCurve]:
     _check_dataset(dataset)
     with resources.files("jaxkinetic.inference").joinpath(f"data/{dataset}.csv").open(encoding="utf-8") as file:
         return _parse(csv.DictReader(file), dataset, None)
+
+
+def check_curves(curves: Sequence[Any]) -> None:
+    """Refuse what is not a list of curves of two positions or more."""
+    if not curves:
+        raise ValueError("Argument `curves` must hold at least one curve, but is empty.")
+    for curve in curves:
+        if not isinstance(curve, RetrievalCurve):
+            raise ValueError(f"Argument `curves` must hold RetrievalCurve, but holds {type(curve).__name__}.")
+        if curve.sources.size < 2:
+            raise ValueError(f"Argument `curves` must hold curves of 2 positions at least; {curve.label} has 1.")
 
 
 def _check_dataset(dataset: str) -> None:

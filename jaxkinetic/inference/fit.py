@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxkinetic._types import check_at_least, check_positive
 from jaxkinetic.inference import search
-from jaxkinetic.inference.curves import RetrievalCurve
+from jaxkinetic.inference.curves import RetrievalCurve, check_curves
 from jaxkinetic.inference.intervals import Interval, Profile, profile_intervals, threshold
 from jaxkinetic.inference.projection import CurveData, lines, shapes, stack_curves
 from jaxkinetic.inference.search import FREE, Range, Surface
@@ -216,13 +216,7 @@ def _check(curves, time, vocab_size, level, beta_range, lam_range) -> Range:
 
 
 def _check_curves(curves) -> None:
-    if not curves:
-        raise ValueError("Argument `curves` must hold at least one curve, but is empty.")
-    for curve in curves:
-        if not isinstance(curve, RetrievalCurve):
-            raise ValueError(f"Argument `curves` must hold RetrievalCurve, but holds {type(curve).__name__}.")
-        if curve.sources.size < 2:
-            raise ValueError(f"Argument `curves` must hold curves of 2 positions at least; {curve.label} has 1.")
+    check_curves(curves)
     if len({c.n_questions is None for c in curves}) > 1:
         raise ValueError("Argument `curves` must have n_questions in every curve or in none.")
     n_points, n_parameters = sum(c.sources.size for c in curves), 2 + 2 * len(curves)
@@ -252,8 +246,7 @@ def _region(limit: float, whole: Surface, profiles: dict[str, Profile], data: Cu
     ]
     inside = np.concatenate([k.chi2 for k in known]) <= limit
     beta, lam, chi2 = (np.concatenate(column)[inside] for column in zip(*known, strict=True))
-    b = np.asarray(search.b_of(jnp.asarray(beta), bounds))
-    q = np.asarray(search.q_of(jnp.asarray(lam), jnp.asarray(beta), bounds))
+    b, q = search.b_of(beta, bounds), search.q_of(lam, beta, bounds)
     # The ends of the interval of beta bound b; in q the region may go on beyond the points known.
     low, high = float(q.min()), float(q.max())
     b_range = float(b.min()), float(b.max())

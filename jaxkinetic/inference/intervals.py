@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Sequence
+from statistics import NormalDist
 
-import jax
 import numpy as np
 
 from jaxkinetic.inference import search
@@ -104,7 +104,7 @@ def profile_intervals(
 
 def threshold(level: float) -> float:
     """Quantile of chi-squared with one degree of freedom: the rise that marks the ends of an interval."""
-    return float(2 * jax.scipy.special.erfinv(level) ** 2)
+    return NormalDist().inv_cdf((1 + level) / 2) ** 2
 
 
 @dataclasses.dataclass

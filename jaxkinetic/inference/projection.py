@@ -113,7 +113,7 @@ def shapes(
 
     The factor is fixed by the curve's own positions, so that shapes at other sources fit to its `Line`.
     """
-    n_modes = min(data.n_modes, closed_form.needed_modes(data.vocab_size))
+    n_modes = min(data.n_modes, closed_form.growing_modes(data.vocab_size))
     rates = ExpCosine(beta, n_modes=data.n_modes).growth_rates()[:n_modes]
     weights = closed_form.mode_weights(data.vocab_size, n_modes)
 

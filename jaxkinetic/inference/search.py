@@ -8,7 +8,8 @@ the likelihood has a ridge lam ~ beta. The coordinates (b, q) straighten it,
 with a smooth clip that keeps lam inside its range.
 """
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -20,9 +21,11 @@ from jaxtyping import Array, Float, Int
 from jaxkinetic._types import Scalar
 from jaxkinetic.inference.projection import CurveData, chi_squared, residuals
 
+Values = TypeVar("Values", Array, np.ndarray)
 LANES = 64
 GRID = (64, 128)
 _REPEATS = 6
+_EDGE = 1 / (1 + math.exp(12.0))
 FREE, FIXED_BETA, FIXED_LAM = 0, 1, 2
 
 
@@ -47,30 +50,41 @@ class Surface(NamedTuple):
     chi2: Float[np.ndarray, "b q"]
 
 
-def beta_of(b: Array, bounds: Range) -> Array:
+# These run on NumPy arrays as on traced ones: outside a compiled function each JAX operation would be compiled
+# by itself, which for a first fit adds up to a second.
+def beta_of(b: Values, bounds: Range) -> Values:
     """Sharpness at coordinate b."""
-    low, high = jnp.log(bounds.beta[0]), jnp.log(bounds.beta[1])
-    return jnp.exp(low + (high - low) * jax.nn.sigmoid(b))
+    xp = b.__array_namespace__()
+    low, high = _log_beta(bounds, xp)
+    return xp.exp(low + (high - low) / (1 + xp.exp(-b)))
 
 
-def b_of(beta: Array, bounds: Range) -> Array:
+def b_of(beta: Values, bounds: Range) -> Values:
     """Coordinate b of a sharpness; the edges of the range map to +-12, where it is as good as reached."""
-    low, high = jnp.log(bounds.beta[0]), jnp.log(bounds.beta[1])
-    share = (jnp.log(beta) - low) / (high - low)
-    return jax.scipy.special.logit(jnp.clip(share, jax.nn.sigmoid(-12.0), jax.nn.sigmoid(12.0)))
+    xp = beta.__array_namespace__()
+    low, high = _log_beta(bounds, xp)
+    share = xp.clip((xp.log(beta) - low) / (high - low), _EDGE, 1 - _EDGE)
+    return xp.log(share) - xp.log1p(-share)
 
 
-def lam_of(q: Array, beta: Array, bounds: Range) -> Array:
+def lam_of(q: Values, beta: Values, bounds: Range) -> Values:
     """Positional bias at coordinate q for a given sharpness."""
     x = q * beta / (1 + beta)
-    edge = jnp.where(x > 0, bounds.lam[1], -bounds.lam[0])
-    return edge * jnp.tanh(x / edge)
+    xp = x.__array_namespace__()
+    edge = xp.where(x > 0, bounds.lam[1], -bounds.lam[0])
+    return edge * xp.tanh(x / edge)
 
 
-def q_of(lam: Array, beta: Array, bounds: Range) -> Array:
+def q_of(lam: Values, beta: Values, bounds: Range) -> Values:
     """Coordinate q of a positional bias for a given sharpness."""
-    edge = jnp.where(lam > 0, bounds.lam[1], -bounds.lam[0])
-    return edge * jnp.arctanh(jnp.clip(lam / edge, -1 + 1e-9, 1 - 1e-9)) * (1 + beta) / beta
+    xp = lam.__array_namespace__()
+    edge = xp.where(lam > 0, bounds.lam[1], -bounds.lam[0])
+    return edge * xp.atanh(xp.clip(lam / edge, -1 + 1e-9, 1 - 1e-9)) * (1 + beta) / beta
+
+
+def _log_beta(bounds, xp):
+    low, high = bounds.beta
+    return xp.log(xp.asarray(low)), xp.log(xp.asarray(high))
 
 
 def chi2_at(
@@ -189,7 +203,7 @@ def lam_grid(beta: Float[np.ndarray, " b"], n_lam: int, bounds: Range) -> Float[
     scale = (beta / (1 + beta))[:, None]
     low, high = (np.arcsinh(3 * edge / scale) for edge in bounds.lam)
     q = np.sinh(low + np.linspace(0, 1, n_lam) * (high - low))
-    return np.asarray(lam_of(jnp.asarray(q), jnp.asarray(beta)[:, None], bounds))
+    return lam_of(q, beta[:, None], bounds)
 
 
 def surface(
@@ -200,12 +214,13 @@ def surface(
 ) -> Surface:
     """Chi-squared on the whole search range, or on a part of it given in the coordinates (b, q)."""
     n_beta, n_lam = GRID
-    first, last = jax.nn.sigmoid(jnp.asarray(b_range))
-    beta = np.asarray(beta_of(jax.scipy.special.logit(jnp.linspace(first, last, n_beta)), bounds))
+    first, last = 1 / (1 + np.exp(-np.asarray(b_range)))
+    share = np.linspace(first, last, n_beta)
+    beta = beta_of(np.log(share) - np.log1p(-share), bounds)
     if q_range is None:
         lam = lam_grid(beta, n_lam, bounds)
     else:
         q = np.sinh(np.linspace(np.arcsinh(q_range[0]), np.arcsinh(q_range[1]), n_lam))
-        lam = np.asarray(lam_of(jnp.asarray(q)[None, :], jnp.asarray(beta)[:, None], bounds))
+        lam = lam_of(q[None, :], beta[:, None], bounds)
     beta = beta[:, None] * np.ones(n_lam)
     return Surface(beta, lam, chi2_at(beta, lam, data))

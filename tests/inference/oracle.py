@@ -24,7 +24,7 @@ class Points:
     error: Doubles
 
 
-def shape(sources: Doubles, beta: float, lam: float, time: float = 1.0, vocab_size: int = 8) -> Doubles:
+def shape(sources: Doubles, beta: float, lam: float, time: float = 1.0, vocab_size: float = 8) -> Doubles:
     """S_t(sigma_0) of (1.21), divided by a constant e^{2 sqrt(c Y)} of the largest exponent among the sources."""
     n = np.arange(1, N_MODES + 1)
     c = time * n**2 * special.iv(n, beta)

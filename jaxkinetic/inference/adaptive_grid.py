@@ -1,0 +1,89 @@
+"""A grid in two coordinates that adapts to where the probability is.
+
+Rows are cells of the first coordinate u, of any width; each has a window of the second, v, cut into equal cells.
+"""
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from jaxkinetic.inference.intervals import Interval
+
+_NEGLIGIBLE = 30.0
+
+
+def centres_of(low: Any, high: Any, n: int) -> np.ndarray:
+    """Centres of n equal cells between low and high."""
+    return low + (high - low) * (np.arange(n) + 0.5) / n
+
+
+def prior_share(rows, v, whole):
+    """Prior probability of the cells of each row."""
+    return np.diff(rows) * (v[:, 1] - v[:, 0]) / np.prod([high - low for low, high in whole])
+
+
+def adapt(log_likelihood, share, rows, v, windows, whole, n_new):
+    """Rows that crowd where the probability is, and for each a window outside of which it is negligible."""
+    peak = np.unravel_index(np.argmax(log_likelihood), log_likelihood.shape)
+    top = log_likelihood[peak]
+    # Where the posterior is narrower than a cell, its height is not known better than the drop to the next one.
+    beside = log_likelihood[peak[0], np.clip([peak[1] - 1, peak[1] + 1], 0, v.shape[1] - 1)]
+    kept = log_likelihood > top - _NEGLIGIBLE - min(top - beside.min(), 1e4)
+    used = np.flatnonzero(kept.any(axis=1))
+    n, place = share.size, np.arange(share.size)
+
+    # A third of the rows go evenly to wherever there is anything, the rest by probability, each cell counting for
+    # its neighbours as well.
+    spread = np.max([np.pad(share, 2)[i : i + n] for i in range(5)], axis=0)
+    even = np.zeros(n)
+    even[max(used[0] - 2, 0) : used[-1] + 3] = np.diff(rows)[max(used[0] - 2, 0) : used[-1] + 3]
+    weight = 2 * spread / spread.sum() + even / even.sum()
+    new = np.interp(np.linspace(0, 1, n_new + 1), np.concatenate([[0.0], np.cumsum(weight) / weight.sum()]), rows)
+
+    # Rows without anything take the window of the nearest that has something, and all of them that of their
+    # neighbours too: the new rows lie between the old ones.
+    width = (windows[:, 1] - windows[:, 0]) / v.shape[1]
+    first, last = kept.argmax(axis=1), v.shape[1] - 1 - kept[:, ::-1].argmax(axis=1)
+    nearest = used[np.abs(place[:, None] - used[None, :]).argmin(axis=1)]
+    left, right = (v[place, first] - 2.5 * width)[nearest], (v[place, last] + 2.5 * width)[nearest]
+    left, right = (np.stack([np.pad(x, 1, mode="edge")[i : i + n] for i in range(3)]) for x in (left, right))
+    centres, old = (new[1:] + new[:-1]) / 2, (rows[1:] + rows[:-1]) / 2
+    left = np.interp(centres, old, left.min(axis=0)).clip(*whole[1])
+    right = np.interp(centres, old, right.max(axis=0)).clip(*whole[1])
+    return new, np.stack([left, right], axis=1)
+
+
+def column_marginal(joint, v):
+    """Edges of common cells in v and their probabilities: rows whose cells differ, summed over beta."""
+    half = (v[:, 1] - v[:, 0]) / 2
+    edges = np.concatenate([v - half[:, None], v[:, -1:] + half[:, None]], axis=1)
+    cumulative = np.concatenate([np.zeros((len(v), 1)), np.cumsum(joint, axis=1)], axis=1)
+    ends = edges.min(), edges.max()
+
+    def shared(common):
+        return np.sum([np.interp(common, e, c) for e, c in zip(edges, cumulative, strict=True)], axis=0)
+
+    # Cells of equal width on half the range of probability, of equal probability on the rest.
+    even = np.linspace(*ends, 4 * v.shape[1] + 1)
+    likely = np.interp(np.linspace(0, 1, v.shape[1] + 1), shared(even), even)
+    common = np.unique(np.concatenate([np.linspace(*ends, v.shape[1] + 1), likely[1:-1]]))
+    return common, np.diff(shared(common))
+
+
+def shortest_interval(edges, share, whole, value_of, level):
+    """Shortest interval in the flat coordinate: the hull of where the density is highest."""
+    centres = (edges[1:] + edges[:-1]) / 2
+    fine = np.unique(np.concatenate([np.linspace(a, b, 17) for a, b in itertools.pairwise(edges)]))
+    middle, width = (fine[1:] + fine[:-1]) / 2, np.diff(fine)
+    density = np.interp(middle, centres, share / np.diff(edges))
+    order = np.argsort(density)[::-1]
+    held = np.cumsum((density * width)[order])
+    kept = order[: int(np.searchsorted(held, level * held[-1])) + 1]
+    first, last = int(kept.min()), int(kept.max())
+    slack = 1e-9 * (whole[1] - whole[0])
+    low_open = first == 0 and edges[0] <= whole[0] + slack
+    high_open = last == middle.size - 1 and edges[-1] >= whole[1] - slack
+    return Interval(
+        float(value_of(fine[first])), float(value_of(fine[last + 1])), bool(low_open), bool(high_open), level
+    )

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+
+from jaxkinetic import plan_experiment
+from tests.inference import oracle
+
+SOURCES = (np.arange(12) + 0.5) / 12
+THETA = np.array([1.5, 4.0, 0.4, 0.05])
+
+
+def accuracy(theta, sources, time=1.0, vocab_size=8.0):
+    """c0 + c1 S_t from scipy's Bessel functions, with the factor that the oracle takes out put back."""
+    beta, lam, c0, c1 = theta
+    floor = 1e-3
+    n = np.arange(1, oracle.N_MODES + 1)
+    largest = (time * n**2 * oracle.special.iv(n, beta)).max()
+    scale = np.exp(2 * np.sqrt(largest * np.log(np.expm1(lam) / np.expm1(lam * floor))))
+    return c0 + c1 * scale * oracle.shape(np.array([floor, *sources]), beta, lam, time, vocab_size)[1:]
+
+
+def gradient(theta, sources):
+    columns = []
+    for j in range(4):
+        step = np.zeros(4)
+        step[j] = 1e-3 * theta[j]
+        near = (accuracy(theta + step, sources) - accuracy(theta - step, sources)) / 2
+        far = (accuracy(theta + 2 * step, sources) - accuracy(theta - 2 * step, sources)) / 4
+        columns.append((4 * near - far) / 3 / step[j])
+    return np.stack(columns, axis=1)
+
+
+def test_information_is_the_hessian_of_the_expected_chi_squared():
+    counts = np.linspace(100, 1200, 12)
+    plan = plan_experiment(SOURCES, counts, *THETA)
+    truth = accuracy(THETA, SOURCES)
+    np.testing.assert_allclose(plan.accuracy, truth, rtol=1e-12)
+    variance = truth * (1 - truth) / counts
+
+    def expected_chi2(theta):
+        return np.sum((accuracy(theta, SOURCES) - truth) ** 2 / variance)
+
+    def curvature(i, j, share):
+        a, b = np.zeros(4), np.zeros(4)
+        a[i], b[j] = share * THETA[i], share * THETA[j]
+        corners = [s * r * expected_chi2(THETA + s * a + r * b) for s in (-1, 1) for r in (-1, 1)]
+        return sum(corners) / (4 * share**2 * THETA[i] * THETA[j])
+
+    hessian = np.array(
+        [[(4 * curvature(i, j, 1e-3) - curvature(i, j, 2e-3)) / 3 for j in range(4)] for i in range(4)]
+    )
+    size = np.sqrt(np.outer(np.diag(plan.information), np.diag(plan.information)))
+    np.testing.assert_allclose(hessian / 2 / size, plan.information / size, atol=1e-6)
+
+
+def test_information_is_symmetric_and_positive_semi_definite():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        sources = np.sort(rng.choice(np.linspace(0.05, 1, 20), 6, replace=False))
+        plan = plan_experiment(
+            sources, rng.integers(1, 3000, 6), rng.uniform(0.5, 1), rng.uniform(-3, 5), 0.3, 0.01
+        )
+        np.testing.assert_array_equal(plan.information, plan.information.T)
+        size = np.sqrt(np.diag(plan.information))
+        assert np.linalg.eigvalsh(plan.information / np.outer(size, size)).min() > -1e-14
+
+
+def test_errors_are_those_of_the_inverse_and_shrink_with_questions():
+    plan, larger = (plan_experiment(SOURCES, n, *THETA) for n in (500, 2000))
+    assert all(plan.identified.values())
+    errors = np.sqrt(np.diag(np.linalg.inv(plan.information)))
+    np.testing.assert_allclose(list(plan.standard_errors.values()), errors, rtol=1e-8)
+    np.testing.assert_allclose(list(larger.standard_errors.values()), errors / 2, rtol=1e-8)
+    assert plan.describe("lam").startswith("4 +- ")
+
+
+def test_band_is_the_delta_method_and_that_of_sampled_parameters():
+    plan = plan_experiment(SOURCES, 1e9, *THETA)
+    at = np.array([0.03, 0.2, 0.55, 1.0])
+    slopes = gradient(THETA, at)
+    mean, low, high = plan.band(at, level=0.9)
+    half = 1.6448536269514722 * np.sqrt(np.einsum("si,ij,sj->s", slopes, np.linalg.inv(plan.information), slopes))
+    np.testing.assert_allclose(mean, accuracy(THETA, at), rtol=1e-12)
+    np.testing.assert_allclose(high - mean, half, rtol=1e-6)
+    np.testing.assert_allclose(mean - low, half, rtol=1e-6)
+    rng = np.random.default_rng(1)
+    drawn = rng.multivariate_normal(THETA, np.linalg.inv(plan.information), 2000)
+    inside = np.mean([(low < (a := accuracy(theta, at))) & (a < high) for theta in drawn], axis=0)
+    np.testing.assert_allclose(inside, 0.9, atol=0.03)
+
+
+def test_three_positions_leave_everything_open_but_themselves():
+    plan = plan_experiment([0.1, 0.5, 0.9], 2000, *THETA)
+    assert not any(plan.identified.values())
+    assert all(np.isinf(e) for e in plan.standard_errors.values())
+    assert plan.describe("beta") == "1.5, unidentified"
+    _, low, high = plan.band([0.1, 0.3, 0.5, 0.9])
+    assert np.isfinite(high - low).tolist() == [True, False, True, True]
+    assert high[0] - low[0] == pytest.approx(
+        2 * 1.959964 * np.sqrt(plan.accuracy[0] * (1 - plan.accuracy[0]) / 2000), rel=1e-5
+    )
+
+
+def test_a_flat_curve_says_nothing_about_beta_and_lam():
+    plan = plan_experiment(SOURCES, 1000, 1.5, 4.0, 0.5, 0.0)
+    assert plan.identified == {"beta": False, "lam": False, "c0": True, "c1": True}
+
+
+def test_shallow_curves_hardly_tell_beta():
+    plan = plan_experiment(SOURCES, 2655, 0.1, 0.1, 0.5, 0.1)
+    assert "as good as unidentified" in plan.describe("beta")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sources": []}, "Argument `sources` must be a non-empty"),
+        ({"sources": [0.5, 0.5]}, "Argument `sources` must not repeat a position"),
+        ({"sources": [0.0, 0.5]}, "Argument `sources` must lie in"),
+        ({"n_questions": 0}, "Argument `n_questions` must be at least 1"),
+        ({"n_questions": [10, 10]}, "Argument `n_questions` must be at least 1, one or for each position"),
+        ({"beta": 0.0}, "Argument `beta` must be positive"),
+        ({"c1": -0.1}, "Argument `c1` must not be negative"),
+        ({"c1": 5.0}, "must give accuracies within"),
+        ({"vocab_size": 1.5}, "Argument `vocab_size` must be at least 2"),
+    ],
+)
+def test_bad_input(changes, message):
+    arguments = {"sources": SOURCES, "n_questions": 100, "beta": 1.5, "lam": 4.0, "c0": 0.4, "c1": 0.05} | changes
+    with pytest.raises(ValueError, match=message):
+        plan_experiment(**arguments)

@@ -1,0 +1,257 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxkinetic import ALiBi, ExpCosine, Posterior, Priors, RetrievalCurve, curve_posterior, load_curves
+from jaxkinetic.limit import closed_form
+from tests.inference import oracle
+
+BETA, LAM, VOCAB = 2.0, 6.0, 3
+PRIORS = Priors(beta_range=(0.3, 8.0), lam_range=(-5.0, 50.0), contrast_spread=0.3)
+GRID = (48, 48)
+
+
+def planted(n_positions=16, n_questions=5000, seed=0, beta=BETA, lam=LAM, contrast=0.6):
+    sources = (np.arange(n_positions) + 0.5) / n_positions
+    values = oracle.shape(sources, beta, lam, 1.0, VOCAB)
+    accuracy = 0.2 + contrast * (values - values.min()) / np.ptp(values)
+    counts = np.random.default_rng(seed).binomial(n_questions, accuracy)
+    return RetrievalCurve(sources, counts / n_questions, n_questions)
+
+
+@functools.cache
+def wide() -> Posterior:
+    return curve_posterior(planted(10, 400), vocab_size=VOCAB, priors=PRIORS, grid=GRID)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_every_cell_is_prior_times_likelihood_over_evidence(pooled):
+    curves = [planted(10, 400), planted(7, 300, seed=4)] if pooled else wide().curves
+    posterior = curve_posterior(curves, vocab_size=VOCAB, priors=PRIORS, grid=GRID) if pooled else wide()
+    assert posterior.mass.shape == (1, 1, *GRID)
+    assert posterior.mass.sum() == pytest.approx(1.0, abs=1e-12)
+    u, share = posterior.marginal("beta")
+    assert share.sum() == pytest.approx(1.0, abs=1e-12)
+    v = np.arcsinh(posterior.lam)
+    areas = np.diff(np.log(u)) * np.diff(v, axis=1)[:, 0] / (np.log(8 / 0.3) * (np.arcsinh(50) + np.arcsinh(5)))
+    for cell in np.argsort(posterior.mass, axis=None)[::-1][[0, 5, 60, 300]]:
+        *_, i, j = np.unravel_index(cell, posterior.mass.shape)
+        got = np.log(posterior.mass.ravel()[cell]) + posterior.log_evidence - np.log(areas[i])
+        assert np.log(posterior.density[i, j]) + posterior.log_evidence == pytest.approx(got, abs=1e-9)
+        assert got == pytest.approx(
+            sum(log_likelihood(c, posterior.beta[i], posterior.lam[i, j]) for c in curves), abs=1e-6
+        )
+
+
+def log_likelihood(curve, beta, lam):
+    """Integrated over the offset as one normal, over k >= 0 on a fine grid."""
+    s = oracle.shape(curve.sources, beta, lam, 1.0, VOCAB)
+    s = (s - s.mean()) / s.std()
+    normal = stats.multivariate_normal(np.full(s.size, 0.5), np.diag(curve.standard_error**2) + 0.5**2)  # pyright: ignore[reportArgumentType]
+    k = np.linspace(0, 1.2, 24001)
+    log_density = normal.logpdf(curve.accuracy - k[:, None] * s) + stats.halfnorm.logpdf(k, scale=0.3)
+    return np.log(np.trapezoid(np.exp(log_density - log_density.max()), k)) + log_density.max()
+
+
+def test_a_grid_of_few_cells_adapts_to_a_narrow_posterior():
+    coarse, fine = (curve_posterior(planted(), vocab_size=VOCAB, priors=PRIORS, grid=(n, n)) for n in (96, 192))
+    assert coarse.log_evidence == pytest.approx(fine.log_evidence, abs=0.03)
+    for name in ("beta", "lam"):
+        assert coarse.identified[name]
+        few, many = coarse.intervals[name], fine.intervals[name]
+        assert few.high - few.low == pytest.approx(many.high - many.low, rel=0.05)
+        assert abs(few.low - many.low) < 0.1 * (many.high - many.low)
+        edges, share = fine.marginal(name)
+        assert share[(edges[1:] > few.low) & (edges[:-1] < few.high)].sum() == pytest.approx(0.9, abs=0.03)
+    # An even grid of the same size over the whole prior would lay one row and a half across it.
+    beta = coarse.intervals["beta"]
+    assert np.log(beta.high / beta.low) < 1.5 * np.log(8 / 0.3) / 96
+    assert ((coarse.beta > beta.low) & (coarse.beta < beta.high)).sum() > 10
+
+
+def test_depths_and_vocabularies_are_weighed_by_their_evidence():
+    curve, options = planted(10, 400), {"priors": PRIORS, "grid": (96, 96)}
+    both = curve_posterior(curve, time=[0.5, 1.0], vocab_size=[3, 6], **options)
+    alone = np.array([[curve_posterior(curve, t, m, **options).log_evidence for m in (3, 6)] for t in (0.5, 1.0)])
+    share = np.exp(alone - both.log_evidence) / 4
+    np.testing.assert_allclose(both.mass.sum(axis=(2, 3)), share, rtol=5e-3)
+    np.testing.assert_allclose(both.marginal("time")[1], share.sum(axis=1), rtol=5e-3)
+    np.testing.assert_allclose(both.marginal("vocab_size")[1], share.sum(axis=0), rtol=1e-3)
+
+
+def test_regions_hold_what_they_promise():
+    posterior = wide()
+    joint = posterior.mass.sum((0, 1))
+    for level in (0.5, 0.9):
+        inside = posterior.region(level)
+        assert level <= joint[inside].sum() < level + joint.max()
+        assert posterior.density[inside].min() >= posterior.density[~inside].max()
+    with pytest.raises(ValueError, match="Argument `name` must be one of"):
+        posterior.marginal("gamma")
+
+
+def test_published_curves_leave_beta_open():
+    posterior = curve_posterior(load_curves(model="MPT-30B-Instruct"), grid=(64, 64))
+    assert posterior.intervals["beta"].low_open
+    assert str(posterior.intervals["beta"]).startswith("[<0.01, ")
+    assert not posterior.identified["beta"]
+    assert not posterior.intervals["beta"].closed
+
+
+def test_evidence_tells_u_from_constant():
+    sources = (np.arange(10) + 0.5) / 10
+    rng = np.random.default_rng(3)
+    flat = RetrievalCurve(sources, rng.binomial(400, 0.5, 10) / 400, 400)
+    options = {"vocab_size": VOCAB, "priors": PRIORS, "grid": GRID}
+    level = curve_posterior(flat, **options)
+    assert level.log_evidence_of["constant"] > level.log_evidence > level.log_evidence_of["free-form"]
+    steep = curve_posterior(planted(16, 5000), **options)
+    assert steep.log_evidence > max(steep.log_evidence_of.values()) + 3
+
+
+def test_bands_are_those_of_the_posterior():
+    posterior = wide()
+    curve = posterior.curves[0]
+    low, median, high = posterior.predict(curve)
+    # Exact mean and spread of the accuracy, cell by cell: a normal offset, a contrast far from its cut.
+    first, second = np.zeros(10), np.zeros(10)
+    w = curve.standard_error**-2
+    for cell in np.flatnonzero(posterior.mass.ravel() > 1e-6):
+        *_, i, j = np.unravel_index(cell, posterior.mass.shape)
+        s = oracle.shape(curve.sources, posterior.beta[i], posterior.lam[i, j], 1.0, VOCAB)
+        basis = np.stack([np.ones(10), (s - s.mean()) / s.std()], axis=1)
+        covariance = np.linalg.inv(basis.T @ (w[:, None] * basis) + np.diag([0.5**-2, 0.3**-2]))
+        best = covariance @ (basis.T @ (w * curve.accuracy) + np.array([0.5 * 0.5**-2, 0]))
+        mass = posterior.mass.ravel()[cell]
+        first += mass * (basis @ best)
+        second += mass * ((basis @ best) ** 2 + np.einsum("pi,ij,pj->p", basis, covariance, basis))
+    spread = np.sqrt(second - first**2)
+    np.testing.assert_allclose(median, first, atol=0.12 * spread.max())
+    np.testing.assert_allclose((high - low) / (2 * 1.6448536), spread, rtol=0.12)
+    new_low, _, new_high = posterior.predict(curve, [0.5], n_questions=100)
+    assert new_high - new_low > 2 * 1.64 * np.sqrt(0.25 / 100) * 0.8
+    np.testing.assert_array_equal(posterior.predict(curve)[0], low)
+
+
+@pytest.mark.slow
+def test_marginals_against_a_random_walk():
+    # A prior that leaves out the second mode at small beta: a walk would take for ever to cross.
+    priors = Priors(beta_range=(1.2, 8.0), lam_range=(-5.0, 50.0), contrast_spread=0.3)
+    posterior = curve_posterior(planted(10, 2000), vocab_size=VOCAB, priors=priors, grid=(120, 120))
+    curve = posterior.curves[0]
+    sources, accuracy, error = (jnp.asarray(x) for x in (curve.sources, curve.accuracy, curve.standard_error))
+    n_modes = 28
+    low = jnp.asarray([jnp.log(1.2), jnp.arcsinh(-5.0), -jnp.inf, 0.0])
+    high = jnp.asarray([jnp.log(8.0), jnp.arcsinh(50.0), jnp.inf, jnp.inf])
+
+    def log_density(x):
+        """Joint density of (log beta, arcsinh lam, m, k): nothing is integrated out."""
+        beta, lam, m, k = jnp.exp(x[0]), jnp.sinh(x[1]), x[2], x[3]
+        rates = ExpCosine(beta, n_modes=n_modes).growth_rates()[:10]
+        weights, one = closed_form.mode_weights(VOCAB, 10), jnp.asarray(1.0)
+        s = jax.vmap(lambda at: closed_form.retrieval_correction(rates, weights, one, at, ALiBi(lam), False))(
+            sources
+        )
+        s = (s - s.mean()) / s.std()
+        squares = ((accuracy - m - k * s) / error) ** 2
+        inside = jnp.all((x > low) & (x < high))
+        return jnp.where(inside, -(squares.sum() + ((m - 0.5) / 0.5) ** 2 + (k / 0.3) ** 2) / 2, -jnp.inf)
+
+    density = jax.vmap(log_density)
+
+    @functools.partial(jax.jit, static_argnums=3)
+    def walk(key, start, root, n_steps):
+        def step(state, key):
+            x, value = state
+            ahead, toss = jax.random.split(key)
+            proposal = x + jax.random.normal(ahead, x.shape) @ root.T
+            new = density(proposal)
+            accept = jnp.log(jax.random.uniform(toss, value.shape)) < new - value
+            x, value = jnp.where(accept[:, None], proposal, x), jnp.where(accept, new, value)
+            return (x, value), x[:, :2]
+
+        (end, _), path = jax.lax.scan(step, (start, density(start)), jax.random.split(key, n_steps))
+        return end, path
+
+    n_chains = 512
+    centre = jnp.asarray([np.log(BETA), np.arcsinh(LAM), accuracy.mean(), accuracy.std()])
+    scatter = 0.02 * jax.random.normal(jax.random.key(0), (n_chains, 4))
+    end, _ = walk(jax.random.key(1), centre[None] + scatter, jnp.diag(jnp.asarray([0.03, 0.05, 0.005, 0.005])), 500)
+    root = jnp.linalg.cholesky(jnp.cov(end.T)) * 2.4 / 2
+    end, _ = walk(jax.random.key(2), end, root, 500)
+    _, path = walk(jax.random.key(3), end, root, 1500)
+    for name, axis, flat in (("beta", 0, np.log), ("lam", 1, np.arcsinh)):
+        edges, mass = posterior.marginal(name)
+        edges = flat(edges)
+        cumulative = np.concatenate([[0], np.cumsum(mass)])
+        # Fifteen bins over the bulk, the tails one bin each.
+        low_end, high_end = np.interp([0.005, 0.995], cumulative, edges)
+        bins = np.concatenate([[-np.inf], np.linspace(low_end, high_end, 16), [np.inf]])
+        expected = np.diff(np.interp(bins, edges, cumulative))
+        drawn = np.histogram(np.asarray(path[:, :, axis]).ravel(), bins)[0] / path[:, :, axis].size
+        assert np.abs(drawn - expected).sum() / 2 < 0.02, name
+
+
+@pytest.mark.slow
+def test_intervals_cover_planted_values():
+    inside = {"beta": 0, "lam": 0}
+    priors = Priors(beta_range=(1.0, 4.0), lam_range=(2.0, 15.0), contrast_spread=0.3)
+    for seed in range(400):
+        curve = planted(10, 20_000, seed)
+        posterior = curve_posterior(curve, vocab_size=VOCAB, priors=priors, level=0.9, grid=(32, 32))
+        for name, value in (("beta", BETA), ("lam", LAM)):
+            interval = posterior.intervals[name]
+            assert interval.closed
+            inside[name] += interval.low <= value <= interval.high
+    for name, count in inside.items():
+        assert 0.86 <= count / 400 <= 0.94, name
+
+
+def test_shallow_curves_leave_the_interval_open():
+    options = {"vocab_size": VOCAB, "priors": Priors(), "grid": GRID}
+    n_open = 0
+    for seed in range(10):
+        posterior = curve_posterior(planted(5, 300, seed, beta=0.3, lam=0.3, contrast=0.05), **options)
+        n_open += not posterior.identified["beta"]
+        assert posterior.identified["beta"] == posterior.intervals["beta"].closed
+    assert n_open >= 9
+
+
+@pytest.mark.parametrize(
+    ("curves", "options", "message"),
+    [
+        ([], {}, "Argument `curves` must hold at least one curve"),
+        (RetrievalCurve([0.5], [0.5], 10), {}, "curves of 2 positions at least"),
+        (RetrievalCurve([0.2, 0.5], [0.5, 0.6]), {}, "must have n_questions, but curve has none"),
+        (RetrievalCurve([0.2, 0.5], [0.5, 0.5], 10), {}, "must vary with position"),
+        (planted(4), {"time": 0.0}, "Argument `time` must be positive"),
+        (planted(4), {"vocab_size": 1}, "Argument `vocab_size` must be at least 2"),
+        (planted(4), {"level": 1.0}, "Argument `level` must lie in"),
+        (planted(4), {"grid": (200, 4)}, "Argument `grid` must be at least 16"),
+        (planted(10, 400), {"priors": Priors(mean=0.9, mean_spread=0.01)}, "excludes the data: the mean accuracy"),
+        (planted(10, 400), {"priors": Priors(contrast_spread=0.01)}, "excludes the data: curve varies by"),
+    ],
+)
+def test_bad_input(curves, options, message):
+    options = {"vocab_size": VOCAB, "grid": GRID} | options
+    with pytest.raises(ValueError, match=message):
+        curve_posterior(curves, **options)
+
+
+@pytest.mark.usefixtures("as_installed")
+def test_bad_types():
+    with pytest.raises(ValueError, match="must hold RetrievalCurve, but holds float"):
+        curve_posterior([1.0], vocab_size=VOCAB)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="Argument `vocab_size` must be an integer"):
+        curve_posterior(planted(4), vocab_size=2.5)  # pyright: ignore[reportArgumentType]
+
+
+def test_other_curves_cannot_be_predicted():
+    with pytest.raises(ValueError, match="must be one of the posterior's curves"):
+        wide().predict(planted())
+    with pytest.raises(ValueError, match="Argument `sources` must lie in"):
+        wide().predict(wide().curves[0], [0.0])

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from scipy.optimize import brentq, minimize_scalar
+
+from jaxkinetic import phase_diagram, u_sensitivity
+from jaxkinetic.inference.sensitivity import PARAMETERS, QUANTITIES
+from tests.inference import oracle
+
+POINTS = [(1.0, 1.0, 1.0, 8.0), (1.2, 4.0, 0.5, 5.5)]
+
+
+def quantities(point, edge=0.05):
+    """The same five numbers from scipy's Bessel functions and a search that knows no slopes."""
+    beta, lam, time, vocab_size = point
+
+    def profile(*sources):
+        # The oracle divides by e^{2 sqrt(c Y)} of the largest exponent, which belongs to the smallest source.
+        floor = 1e-4
+        n = np.arange(1, oracle.N_MODES + 1)
+        c = time * n**2 * oracle.special.iv(n, beta)
+        scale = np.exp(2 * np.sqrt(c.max() * np.log(np.expm1(lam) / np.expm1(lam * floor))))
+        return oracle.shape(np.array([floor, *sources]), beta, lam, time, vocab_size)[1:] * scale
+
+    found = minimize_scalar(
+        lambda s: profile(s)[0], bounds=(0.01, 0.99), method="bounded", options={"xatol": 1e-12}
+    )
+    bottom, first, last, end = profile(found.x, edge, 1 - edge, 1.0)  # pyright: ignore[reportAttributeAccessIssue]
+    primacy, recency = first - bottom, last - bottom
+    return np.array([found.x, end - bottom, primacy, recency, (primacy - recency) / (primacy + recency)])  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_quantities_as_defined(point):
+    got = u_sensitivity(*point)
+    expected = quantities(point)
+    assert got.value("location") == pytest.approx(expected[0], rel=1e-6)
+    np.testing.assert_allclose(got.values[1:], expected[1:], rtol=1e-9)
+    assert got.value("depth") == pytest.approx(float(phase_diagram(*point).depth), rel=1e-11)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_derivatives_against_differences(point):
+    got = u_sensitivity(*point)
+    for j, name in enumerate(PARAMETERS):
+
+        def shifted(share, j=j):
+            moved = list(point)
+            moved[j] *= 1 + share
+            return u_sensitivity(*moved).values
+
+        h = 1e-3
+        near, far = (shifted(h) - shifted(-h)) / (2 * h), (shifted(2 * h) - shifted(-2 * h)) / (4 * h)
+        expected = (4 * near - far) / 3 / point[j]
+        np.testing.assert_allclose(got.derivatives[:, j], expected, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(got.elasticities[:, j], expected * point[j] / got.values, rtol=1e-6)
+    assert got.derivative("depth", "lam") == got.derivatives[QUANTITIES.index("depth"), 1]
+
+
+def test_location_by_another_root_finder():
+    got = u_sensitivity(1.2, 2.0, 0.6, 8.0).value("location")
+    h = 1e-6
+
+    def slope(s):
+        low, high = oracle.shape(np.array([s - h, s + h, 1e-3]), 1.2, 2.0, 0.6)[:2]
+        return high - low
+
+    assert got == pytest.approx(brentq(slope, 0.02, 0.9), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((-1.0, 1.0, 1.0), "Argument `beta` must be positive"),
+        ((1.0, 1.0, 0.0), "Argument `time` must be positive"),
+        ((1.0, 1.0, 1.0, 1.0), "Argument `vocab_size` must be at least 2"),
+        ((1.0, 1.0, 1.0, 8.0, 0.5), r"Argument `edge` must lie in \(0, 1/2\)"),
+        ((1.0, -1.0, 1.0), "no interior minimum"),
+        ((1.0, 1.0, 2.9), "no interior minimum, so that there is no U to move \\(recency ends at t = 2.457"),
+    ],
+)
+def test_bad_input(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        u_sensitivity(*arguments)
