@@ -1,21 +1,15 @@
-"""Results in, matplotlib Axes out. Colours are Okabe and Ito's, told apart by colour-blind readers and in print."""
+"""Measured curves and what was fitted to them."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from jaxkinetic.inference import CurveFit, RetrievalCurve, load_baselines, load_curves
-from jaxkinetic.model import CausalAttention
-from jaxkinetic.particles import Trajectory
-from jaxkinetic.retrieval import retrieval_profile, u_shape
+from jaxkinetic.plotting.style import COLOURS, MARKERS
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LEVELS_2D = (2.2957, 5.9915)  # rises of chi-squared that enclose 68.27 and 95 per cent of two parameters
 
 
@@ -137,87 +131,6 @@ def describe(fit: CurveFit, name: str) -> str:
     return f"unidentified, {interval}"
 
 
-def plot_profile(
-    model: CausalAttention, time: float, vocab_size: int, ax: Axes | None = None, centred: bool = False
-) -> Axes:
-    """Draw the retrieval profile S_t(sigma_0) (1.21) and mark its minimum."""
-    ax = ax or plt.gca()
-    # Crowded towards the start, where the profile grows without bound.
-    sources = np.linspace(0.03, 1, 400) ** 2
-    values = np.asarray(retrieval_profile(model, time, vocab_size, sources).values)
-    shape = u_shape(model, time, vocab_size)
-    shift = float(shape.minimum) if centred else 0.0
-    ax.plot(sources, values - shift, color=COLOURS[0], lw=1.8)
-    if int(shape.n_minima):
-        ax.plot(float(shape.argmin), float(shape.minimum) - shift, "o", color=COLOURS[1], ms=7, zorder=4)
-        ax.text(
-            0.5, 0.94, rf"minimum at $\sigma_0$ = {float(shape.argmin):.3f}", transform=ax.transAxes, ha="center",
-            va="top", fontsize=9, color=COLOURS[1],
-        )  # fmt: skip
-    inner = values[sources > 0.02] - shift
-    low, high = inner.min(), max(values[-1] - shift, np.quantile(inner, 0.95))
-    ax.set_ylim(low - 0.08 * (high - low), high + 0.15 * (high - low))
-    ax.set_xlim(0, 1)
-    ax.set_xlabel(r"position of the source, $\sigma_0$")
-    ax.set_ylabel(r"$S_t(\sigma_0) - \min S_t$" if centred else r"retrieval profile, $S_t(\sigma_0)$")
-    return ax
-
-
-def plot_circle(trajectory: Trajectory, index: int, ax: Axes | None = None) -> Axes:
-    """Draw one snapshot of a prompt on the circle: crosses where tokens began, rings where they are."""
-    ax = ax or plt.gca()
-    start, now = np.asarray(trajectory.angles[0]), np.asarray(trajectory.angles[index])
-    n_tokens = now.size
-    order = np.arange(1, n_tokens + 1) / n_tokens
-    turn = np.linspace(0, 2 * np.pi, 200)
-    ax.plot(np.cos(turn), np.sin(turn), color="0.8", lw=0.8, zorder=0)
-    ax.scatter(1.14 * np.cos(start), 1.14 * np.sin(start), c=order, cmap="cividis", marker="x", s=22, lw=1)
-    edges = list(plt.get_cmap("cividis")(order))
-    ax.scatter(np.cos(now), np.sin(now), s=46, facecolors="none", edgecolors=edges, lw=1.6)
-    # One label outside, one inside: the last token ends on the first.
-    for j, name, radius in ((0, r"$\theta_1$", 1.36), (n_tokens - 1, r"$\theta_N$", 0.6)):
-        x, y = np.cos(now[j]), np.sin(now[j])
-        ax.annotate(
-            name, (x, y), (radius * x, radius * y), ha="center", va="center", fontsize=11,
-            arrowprops={"arrowstyle": "-", "lw": 0.8},
-        )  # fmt: skip
-    ax.set_title(f"t = {float(trajectory.ts[index]):g}", fontsize=11)
-    ax.set_xlim(-1.45, 1.45)
-    ax.set_ylim(-1.45, 1.45)
-    ax.set_aspect("equal")
-    ax.axis("off")
-    return ax
-
-
-def plot_snapshots(trajectory: Trajectory) -> Figure:
-    """Draw every saved time of a prompt on the circle, coloured by reading order (Figure 3)."""
-    n_times = trajectory.ts.shape[0]
-    n_columns = min(n_times, 4)
-    n_rows = -(-n_times // n_columns)
-    figure = plt.figure(figsize=(3.1 * n_columns + 0.8, 3.4 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for i in range(n_times):
-        plot_circle(trajectory, i, axes[i])
-    for ax in axes[n_times:]:
-        ax.remove()
-    scale = ScalarMappable(cmap="cividis", norm=Normalize(0, 1))
-    figure.colorbar(scale, ax=list(axes[:n_times]), shrink=0.8, label=r"position in the prompt, $\sigma = j/N$")
-    return figure
-
-
-def plot_angles(trajectory: Trajectory, ax: Axes | None = None) -> Axes:
-    """Draw all angles of a prompt against depth, coloured by reading order."""
-    ax = ax or plt.gca()
-    n_tokens = trajectory.angles.shape[1]
-    for j in range(n_tokens):
-        ax.plot(
-            trajectory.ts, trajectory.angles[:, j], color=plt.get_cmap("cividis")(j / max(n_tokens - 1, 1)), lw=0.8
-        )
-    ax.set_xlabel("depth, $t$")
-    ax.set_ylabel(r"angle, $\theta_j(t)$ (rad)")
-    return ax
-
-
 def plot_measured(model: str = "GPT-3.5-Turbo", n_items: int = 20) -> Figure:
     """Draw one published curve with its closed-book baseline (Figure 1)."""
     figure = plt.figure(figsize=(5.2, 3.8), layout="constrained")
@@ -230,20 +143,6 @@ def plot_measured(model: str = "GPT-3.5-Turbo", n_items: int = 20) -> Figure:
             ax.axhline(100 * baseline.accuracy, color=COLOURS[1], ls="--", label="without documents")
     ax.legend(fontsize=9)
     ax.set_title("Measured: retrieval is worst in the middle", fontsize=11)
-    return figure
-
-
-def plot_profiles(model: CausalAttention, times: Sequence[float], vocab_size: int) -> Figure:
-    """Draw one panel of the centred profile for each depth, minimum marked (Figure 2)."""
-    n_columns = min(len(times), 3)
-    n_rows = -(-len(times) // n_columns)
-    figure = plt.figure(figsize=(3.7 * n_columns, 3.1 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for time, ax in zip(times, axes, strict=False):
-        plot_profile(model, time, vocab_size, ax, centred=True)
-        ax.set_title(f"t = {time:g}", fontsize=11)
-    for ax in axes[len(times) :]:
-        ax.remove()
     return figure
 
 

@@ -1,0 +1,52 @@
+"""Results in, matplotlib Axes out."""
+
+from jaxkinetic.plotting.curves import (
+    describe,
+    plot_curve,
+    plot_fit,
+    plot_fits,
+    plot_fitted_curve,
+    plot_likelihood,
+    plot_measured,
+)
+from jaxkinetic.plotting.limit import plot_characteristics, plot_cross, plot_cross_modes, plot_density, plot_limit
+from jaxkinetic.plotting.phase import plot_outlives, plot_phase, plot_phase_section
+from jaxkinetic.plotting.posterior import plot_marginal, plot_posterior, plot_posterior_region, plot_predicted
+from jaxkinetic.plotting.profiles import plot_estimate, plot_profile, plot_profile_line, plot_profiles
+from jaxkinetic.plotting.prompts import plot_angles, plot_circle, plot_snapshots
+from jaxkinetic.plotting.sensitivity import plot_elasticities, plot_experiment, plot_sensitivity
+from jaxkinetic.plotting.style import COLOURS, MARKERS
+
+__all__ = [
+    "COLOURS",
+    "MARKERS",
+    "describe",
+    "plot_angles",
+    "plot_characteristics",
+    "plot_circle",
+    "plot_cross",
+    "plot_cross_modes",
+    "plot_curve",
+    "plot_density",
+    "plot_elasticities",
+    "plot_estimate",
+    "plot_experiment",
+    "plot_fit",
+    "plot_fits",
+    "plot_fitted_curve",
+    "plot_likelihood",
+    "plot_limit",
+    "plot_marginal",
+    "plot_measured",
+    "plot_outlives",
+    "plot_phase",
+    "plot_phase_section",
+    "plot_posterior",
+    "plot_posterior_region",
+    "plot_predicted",
+    "plot_profile",
+    "plot_profile_line",
+    "plot_profiles",
+    "plot_sensitivity",
+    "plot_snapshots",
+]
