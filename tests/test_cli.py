@@ -4,11 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
+import jaxkinetic as jk
 from jaxkinetic import cli
 
 CURVE = "position,accuracy,n_questions,n_items\n0,62,500,10\n2,55,500,10\n4,52,500,10\n6,53,500,10\n9,60,500,10\n"
+
+COMMANDS = ["fit", "profile", "limit", "estimate", "sensitivity", "phase", "simulate", "figures"]
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
-@pytest.mark.parametrize("arguments", [[], ["fit"], ["profile"], ["simulate"], ["figures"]])
+@pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)])
 def test_help_is_complete_and_does_not_wait_for_jax(arguments: list[str]) -> None:
     code = (
         "import sys; from jaxkinetic.cli import main\n"
@@ -39,14 +43,81 @@ def test_help_is_complete_and_does_not_wait_for_jax(arguments: list[str]) -> Non
     )
     assert done.returncode == 0
     options = {
-        "": ["fit", "profile", "simulate", "figures"],
+        "": COMMANDS,
         "fit": ["--model", "--csv", "--all", "--level", "--out", "--json"],
         "profile": ["--beta", "--lam", "--time", "--vocab-size", "--out", "--json"],
+        "estimate": ["--n-tokens", "--n-prompts", "--estimator", "--accuracy", "--sources", "--seed", "--out"],
+        "limit": [
+            "--beta",
+            "--times",
+            "--sources",
+            "--law",
+            "--config",
+            "--out",
+            "--json",
+            "--npz",
+            "probabilities = [",
+        ],
+        "sensitivity": ["--beta", "--lam", "--time", "--vocab-size", "--edge", "--n-positions", "--n-questions"],
+        "phase": [
+            "--beta",
+            "--lam",
+            "--vocab-size",
+            "--beta-range",
+            "--lam-range",
+            "--resolution",
+            "--out",
+            "--json",
+        ],
         "simulate": ["--beta", "--lam", "--n-tokens", "--times", "--prompts", "--seed", "--out", "--json"],
         "figures": ["--out", "--seed"],
     }
     for option in options["".join(arguments)]:
         assert option in done.stdout
+
+
+def test_estimate_writes_what_the_library_estimates(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    arguments = [
+        "--n-tokens",
+        "6",
+        "--n-prompts",
+        "64",
+        "--vocab-size",
+        "3",
+        "--seed",
+        "4",
+        "--sources",
+        "0.2",
+        "0.6",
+    ]
+    assert run(monkeypatch, "estimate", *arguments, "--json", "-", "--out", str(tmp_path)) == 0
+    record = json.loads(capsys.readouterr().out)
+    model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
+    found = jk.estimate_profile(model, 1.0, 3, 6, 64, jax.random.key(4), sources=[0.2, 0.6])
+    assert record["values"] == found.values.tolist()
+    assert record["standard_error"] == found.standard_error.tolist()
+    assert (record["estimator"], record["control_variate"]) == ("adjoint", True)
+    assert (tmp_path / "estimate.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("beta = 2.0\n[law]\n", "may give the law only, but also gives beta"),
+        ('law = "round"\n', "`law` must be one of uniform, smooth, codewords or a table, but is 'round'"),
+        ("[law]\nprobabilities = [[0.4], [0.4]]\n", "`probabilities` must sum to one"),
+    ],
+)
+def test_estimate_refuses_a_law_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "law.toml").write_text(text)
+    out = tmp_path / "out"
+    assert run(monkeypatch, "estimate", "--config", str(tmp_path / "law.toml"), "--out", str(out)) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_profile_prints_json_alone_on_standard_output(
@@ -140,7 +211,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["fit", "profile", "simulate", "figures"])
+@pytest.mark.parametrize("command", ["fit", "profile", "sensitivity", "phase", "simulate", "figures"])
 def test_folder_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, command: str
 ) -> None:

@@ -1,0 +1,32 @@
+"""The command line: parses, calls, writes. The only place that touches global JAX configuration."""
+
+import sys
+
+import tyro
+
+from jaxkinetic.cli.estimate import estimate
+from jaxkinetic.cli.fit import fit
+from jaxkinetic.cli.limit import limit
+from jaxkinetic.cli.particles import figures, simulate
+from jaxkinetic.cli.phase import phase
+from jaxkinetic.cli.profile import profile
+from jaxkinetic.cli.sensitivity import sensitivity
+
+app = tyro.extras.SubcommandApp()
+for command in (fit, profile, limit, estimate, sensitivity, phase, simulate, figures):
+    app.command(command)
+
+
+def main() -> None:
+    """Run the command line; errors in what the user gave are one line and exit code 2."""
+    try:
+        app.cli(
+            prog="jaxkinetic", description="Causal self-attention as interacting particles: lost in the middle."
+        )
+    except (ValueError, OSError) as error:
+        sys.exit(_fail(str(error)))
+
+
+def _fail(message: str) -> int:
+    print(f"jaxkinetic: error: {message}", file=sys.stderr)
+    return 2

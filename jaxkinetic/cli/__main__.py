@@ -1,0 +1,5 @@
+"""`python -m jaxkinetic.cli`."""
+
+from jaxkinetic.cli import main
+
+main()

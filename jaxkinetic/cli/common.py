@@ -1,0 +1,88 @@
+"""What the commands share: their options, the configuration of JAX, and how results are written.
+
+JAX is imported inside functions, so that help appears at once.
+"""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+OutFolder = Annotated[
+    Path, tyro.conf.arg(name="out", metavar="DIR", help="Folder for figures and results; made if missing.")
+]
+JsonFile = Annotated[
+    str | None,
+    tyro.conf.arg(name="json", metavar="FILE", help="Also write the numbers as JSON; - for standard output."),
+]
+Time = Annotated[float, tyro.conf.arg(help="Depth t of the last layer.")]
+VocabSize = Annotated[int, tyro.conf.arg(help="Vocabulary size M of the decoder.")]
+Beta = Annotated[float, tyro.conf.arg(help="Sharpness of attention.")]
+Lam = Annotated[float, tyro.conf.arg(help="Positional bias: positive favours recent tokens, negative early ones.")]
+
+
+def configure() -> None:
+    """Double precision, and compiled code kept between runs (in JAX_COMPILATION_CACHE_DIR if that is set)."""
+    import jax
+    import matplotlib
+
+    jax.config.update("jax_enable_x64", True)
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxkinetic"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    matplotlib.use("Agg")
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made or written, before anything is computed; nothing is made yet."""
+    nearest = next(p for p in (path, *path.absolute().parents) if p.exists() or p.is_symlink())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        why = "is not writable" if nearest.is_dir() else "is not a folder"
+        raise ValueError(f"Argument `out` must be a folder that can be written, but is {path}: {nearest} {why}.")
+
+
+def check_file(name: str, path: Path, out: Path) -> None:
+    """Refuse a file that cannot be written, before anything is computed; ``out`` counts as made."""
+    folder = path.parent
+    writable = os.access(path if path.exists() else folder, os.W_OK) or folder.absolute() == out.absolute()
+    if path.is_dir() or not writable:
+        raise ValueError(f"Argument `{name}` must be a file that can be written, but is {path}.")
+
+
+def say(text: str, json_file: str | None) -> None:
+    """Print for people."""
+    # Standard output belongs to the JSON where that was asked for.
+    print(text, file=sys.stderr if json_file == "-" else sys.stdout)
+
+
+def save(figure: Any, path: Path, json_file: str | None) -> None:
+    """Write a figure and say where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160)
+    say(f"wrote {path}", json_file)
+
+
+def write_json(record: Any, json_file: str | None) -> None:
+    """Write the numbers for machines, to a file or to standard output."""
+    if json_file == "-":
+        print(dump(record))
+    elif json_file is not None:
+        Path(json_file).write_text(dump(record) + "\n")
+
+
+def dump(record: Any) -> str:
+    """JSON of a record; what is not finite becomes null."""
+
+    def plain(x: Any) -> Any:
+        if isinstance(x, dict):
+            return {k: plain(v) for k, v in x.items()}
+        if isinstance(x, list | tuple):
+            return [plain(v) for v in x]
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    return json.dumps(plain(record), indent=2)

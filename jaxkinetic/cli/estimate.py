@@ -1,0 +1,120 @@
+"""`jaxkinetic estimate`: the profile of finite prompts, from particles, with error bars."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jaxkinetic.cli.common import (
+    Beta,
+    JsonFile,
+    Lam,
+    OutFolder,
+    Time,
+    VocabSize,
+    check_folder,
+    configure,
+    save,
+    say,
+    write_json,
+)
+from jaxkinetic.cli.law_file import LAWS, build_law, read_settings
+
+
+def estimate(
+    beta: Beta = 1.0,
+    lam: Lam = 1.0,
+    time: Time = 1.0,
+    vocab_size: VocabSize = 8,
+    n_tokens: Annotated[int, tyro.conf.arg(help="Number of tokens N.")] = 256,
+    n_prompts: Annotated[int, tyro.conf.arg(help="Number of prompts.")] = 1024,
+    estimator: Annotated[
+        Literal["auto", "naive", "glauber", "adjoint"],
+        tyro.conf.arg(help="naive; glauber (draw a token again); adjoint (every source at once)."),
+    ] = "auto",
+    control_variate: Annotated[bool, tyro.conf.arg(help="Subtract the limit's prediction.")] = True,
+    accuracy: Annotated[Literal["soft", "hard"], tyro.conf.arg(help="Decoder: (1.5) or (1.4).")] = "soft",
+    sources: Annotated[
+        tuple[float, ...],
+        tyro.conf.arg(metavar="SIGMA ...", help="Source positions in (0, 1); all, or 9 where each costs."),
+    ] = (),
+    law: Annotated[
+        Literal["uniform", "smooth", "codewords"], tyro.conf.arg(help="Prompt law by name; any other by --config.")
+    ] = "uniform",
+    config: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE", help="TOML file with a [law], as for `jaxkinetic limit`.", help_behavior_hint=""
+        ),
+    ] = None,
+    seed: Annotated[int, tyro.conf.arg(help="Seed of the prompts.")] = 0,
+    out: OutFolder = Path("jaxkinetic-results"),
+    json: JsonFile = None,
+) -> None:
+    """Estimate the retrieval profile S_N(sigma_0) of prompts of N tokens, with standard errors.
+
+    Writes a figure (estimate.png) of the estimate, its 95 % band, and the limit S_t(sigma_0) of N to infinity.
+    """
+    check_folder(out)
+    table = LAWS[law] if config is None else _law_of(config)
+    configure()
+    import jax
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    from jaxkinetic import ALiBi, CausalAttention, ExpCosine, estimate_profile, plotting, retrieval_profile
+
+    model = CausalAttention(ExpCosine(beta), ALiBi(lam))
+    prompts = build_law(table)
+    found = estimate_profile(
+        model, time, vocab_size, n_tokens, n_prompts, jax.random.key(seed), prompts, estimator=estimator,
+        control_variate=None if control_variate else False, sources=sources or None, accuracy=accuracy,
+        progress=True,
+    )  # fmt: skip
+    limit = (
+        None
+        if accuracy == "hard"
+        else np.asarray(retrieval_profile(model, time, vocab_size, found.sources, prompts).values)
+    )
+    lines = [
+        f"estimator   {found.estimator}{', control variate' if found.control_variate else ''}, {found.accuracy} "
+        f"accuracy, {found.n_prompts} prompts of {found.n_tokens} tokens",
+        f"S_N         {found.values.min():.4g} to {found.values.max():.4g}, lowest at sigma_0 = "
+        f"{found.sources[found.values.argmin()]:.4g}",
+        f"error       {np.median(found.standard_error):.2g} (median over {found.sources.size} sources)",
+        f"steps       {found.n_steps}, which leave {found.step_error:.1e} in one prompt's values",
+    ]
+    if limit is not None:
+        distance = np.abs(found.values - limit)
+        lines.append(
+            f"limit       S_N differs from S_t by {np.median(distance):.2g} (median), {distance.max():.2g} (most)"
+        )
+    say("\n".join(lines), json)
+    figure, ax = plt.subplots(figsize=(5.6, 4), layout="constrained")
+    plotting.plot_estimate(found, ax)
+    if limit is not None:
+        if table:
+            ax.plot(found.sources, limit, "x", color=plotting.COLOURS[1], label=r"limit, $S_t(\sigma_0)$")
+        else:
+            plotting.plot_profile_line(model, time, vocab_size, ax)
+    ax.legend(fontsize=9)
+    ax.set_title(rf"$\beta$ = {beta:g}, $\lambda$ = {lam:g}, t = {time:g}, M = {vocab_size}", fontsize=11)
+    save(figure, out / "estimate.png", json)
+    record = {
+        "beta": beta, "lam": lam, "law": table, "time": time, "vocab_size": vocab_size, "n_tokens": n_tokens,
+        "n_prompts": found.n_prompts, "seed": seed, "estimator": found.estimator,
+        "control_variate": found.control_variate, "accuracy": accuracy, "n_steps": found.n_steps,
+        "step_error": found.step_error, "sources": found.sources.tolist(), "values": found.values.tolist(),
+        "standard_error": found.standard_error.tolist(),
+    }  # fmt: skip
+    write_json(record, json)
+
+
+def _law_of(config: Path) -> Any:
+    """The law of a TOML file, which may say nothing else: the rest is for flags."""
+    settings = read_settings(config)
+    others = sorted(set(settings) - {"law"})
+    if others:
+        raise ValueError(f"{config} may give the law only, but also gives {', '.join(others)}: use flags.")
+    law = settings.get("law", {})
+    return LAWS[law] if isinstance(law, str) and law in LAWS else law

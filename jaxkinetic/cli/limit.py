@@ -1,0 +1,166 @@
+"""`jaxkinetic limit`: the mean field and the correlations of any prompt law."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from jaxkinetic.cli.common import JsonFile, OutFolder, check_file, check_folder, configure, save, say, write_json
+from jaxkinetic.cli.law_file import build_law, read_settings
+
+if TYPE_CHECKING:
+    from jaxkinetic import Correlations
+
+_DEFAULTS: dict[str, Any] = {
+    "beta": 1.0,
+    "lam": 1.0,
+    "times": (0.0, 0.5, 1.0, 1.5),
+    "sources": (0.1, 0.3, 0.7),
+    "observable_mode": 1,
+    "law": "smooth",
+}
+
+
+def _option(kind: str, help: str, default: str) -> Any:
+    # A flag that is not given leaves its value to the file, and only then to the default.
+    return tyro.conf.arg(metavar=kind, help=help, help_behavior_hint=f"(default: {default})")
+
+
+def limit(
+    beta: Annotated[float | None, _option("FLOAT", "Sharpness of attention.", "1.0")] = None,
+    lam: Annotated[float | None, _option("FLOAT", "Positional bias.", "1.0")] = None,
+    times: Annotated[tuple[float, ...] | None, _option("T ...", "Depths, increasing.", "0 0.5 1 1.5")] = None,
+    sources: Annotated[
+        tuple[float, ...] | None, _option("S ...", "Source positions sigma_0 in (0, 1).", "0.1 0.3 0.7")
+    ] = None,
+    observable_mode: Annotated[
+        int | None, _option("INT", "m of the observable e^{i m theta} of the source's initial angle.", "1")
+    ] = None,
+    law: Annotated[
+        Literal["uniform", "smooth", "codewords"] | None,
+        _option("{uniform,smooth,codewords}", "Prompt law by name; any other by --config.", "smooth"),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help="TOML file with the law, and what no flag says.", help_behavior_hint=""),
+    ] = None,
+    n_sigma: Annotated[int, tyro.conf.arg(help="Positions sigma = j / n in the arrays.")] = 100,
+    n_theta: Annotated[int, tyro.conf.arg(help="Angles in the array of the density.")] = 120,
+    n_modes: Annotated[int, tyro.conf.arg(help="Fourier modes n = 1..K in the arrays of correlations.")] = 8,
+    out: OutFolder = Path("jaxkinetic-results"),
+    json: JsonFile = None,
+    npz: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help="Also write the arrays for NumPy, complex ones as they are."),
+    ] = None,
+) -> None:
+    """Solve the limit of infinitely many tokens, mean field (1.10) and correlations (1.17), (1.18), and draw it.
+
+    A TOML file names the law, and anything else unless a flag does. A density is a sum of waves,
+    f_o = 1 + sum of cos(sigma) cos(n theta - turn sigma) + sin(sigma) sin(n theta - turn sigma), where `cos` and
+    `sin` are coefficients of 1, sigma, sigma^2, ...; this is the law named smooth:
+
+        beta = 1.0
+        lam = 1.0
+        times = [0, 0.5, 1, 1.5]
+        sources = [0.1, 0.3, 0.7]
+        observable_mode = 1
+        [law]
+        waves = [{ n = 1, cos = [0.6], turn = 2 }, { n = 2, sin = [0, 0.2] }]
+
+    Codewords have a row of coefficients for each probability p_m(sigma); this is the law named codewords:
+
+        [law]
+        probabilities = [[0.4, -0.2], [0.3], [0.2, -0.1], [0.1, 0.3]]
+
+    Writes limit.png: f on discs, whose angle is theta and whose radius is sigma, and the cross-correlation. The
+    arrays have axes (time, sigma, theta) for the `density` of a smooth law, (time, sigma, m) for the angles that
+    codewords have reached (`characteristics`) and (sigma, m) for their `weights`, (time, source, sigma, n) for the
+    modes of the `cross`-correlation and (time, source, n) for those of the `auto`correlation.
+    """
+    given = {
+        "beta": beta,
+        "lam": lam,
+        "times": times,
+        "sources": sources,
+        "observable_mode": observable_mode,
+        "law": law,
+    }
+    for name, size in (("n_sigma", n_sigma), ("n_theta", n_theta), ("n_modes", n_modes)):
+        if size < 1:
+            raise ValueError(f"Argument `{name}` must be at least 1, but is {size}.")
+    check_folder(out)
+    for name, file in (("json", None if json in (None, "-") else Path(json)), ("npz", npz)):
+        if file is not None:
+            check_file(name, file, out)
+    settings = _DEFAULTS | ({} if config is None else read_settings(config))
+    settings |= {name: value for name, value in given.items() if value is not None}
+    configure()
+
+    import numpy as np
+
+    from jaxkinetic import ALiBi, CausalAttention, ExpCosine, plotting, solve_correlations
+
+    model = CausalAttention(ExpCosine(settings["beta"]), ALiBi(settings["lam"]))
+    prompts = build_law(settings["law"])
+    try:
+        found = solve_correlations(
+            model, prompts, settings["times"], np.asarray(settings["sources"]), settings["observable_mode"]
+        )
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    arrays = _arrays(found, n_sigma, n_theta, n_modes)
+    say(_table(found, settings["observable_mode"]), json)
+    figure = plotting.plot_limit(found)
+    save(figure, out / "limit.png", json)
+    parameters = {name: settings[name] for name in ("beta", "lam", "observable_mode", "law")}
+    if npz is not None:
+        npz.parent.mkdir(parents=True, exist_ok=True)
+        with npz.open("wb") as file:
+            np.savez(file, **{k: v for k, v in parameters.items() if k != "law"}, **arrays)
+        say(f"wrote {npz}", json)
+    write_json(parameters | _real(arrays), json)
+
+
+def _arrays(found: "Correlations", n_sigma: int, n_theta: int, n_modes: int) -> dict[str, Any]:
+    import jax.numpy as jnp
+    import numpy as np
+
+    field, sigma = found.field, np.arange(1, n_sigma + 1) / n_sigma
+    if field.is_atomic:
+        state = {
+            "labels": field.labels,
+            "characteristics": jnp.stack([field.characteristics(t, sigma) for t in field.ts]),
+            "weights": field.weights(sigma),
+        }
+    else:
+        theta = 2 * np.pi * jnp.arange(n_theta) / n_theta
+        state = {"theta": theta, "density": jnp.stack([field.density(t, sigma, theta) for t in field.ts])}
+    correlations = {
+        "cross": jnp.stack([found.cross(t, sigma, n_modes) for t in found.ts]),
+        "auto": jnp.stack([found.auto(t, n_modes) for t in found.ts]),
+    }
+    arrays = {"times": found.ts, "sources": found.sources, "sigma": sigma} | state | correlations
+    return {name: np.asarray(value) for name, value in arrays.items()}
+
+
+def _real(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Lists for JSON, which has no complex numbers."""
+    record = {}
+    for name, value in arrays.items():
+        parts = {"_real": value.real, "_imag": value.imag} if value.dtype.kind == "c" else {"": value}
+        record |= {name + suffix: part.tolist() for suffix, part in parts.items()}
+    return record
+
+
+def _table(found: "Correlations", m: int) -> str:
+    import numpy as np
+
+    rows = [
+        f"N times the covariance of e^{{-i {abs(m)} theta}} at the last token and e^{{i {m} theta}} at the source"
+    ]
+    rows.append("  t        " + "".join(f"sigma_0 = {s:<14.4g}" for s in np.asarray(found.sources)))
+    for t in found.ts:
+        cross = np.asarray(found.cross(t, 1.0, abs(m)))[:, -1]
+        rows.append(f"  {t:<9.4g}" + "".join(f"{c.real:<+11.6f}{c.imag:<+11.6f}i ".ljust(24) for c in cross))
+    return "\n".join(rows)
