@@ -167,6 +167,49 @@ def long_prompt() -> None:
     print(f"{peak:.2f} {seconds:.0f}")
 
 
+def ensemble_row() -> tuple[str, str, str]:
+    """Plain ensembles against their drift alone: prompts x tokens x drift evaluations per second."""
+    model, n_tokens, n_prompts, n_steps = unit_model(jnp.float64), 1024, 256, 4
+    theta = prompts(32, n_tokens, jnp.float64)
+    drift = jax.jit(jax.vmap(lambda x: jk.spectral_drift(model, x)))
+
+    def ensemble() -> object:
+        return jk.estimate_profile(
+            model, 1.0, 8, n_tokens, n_prompts, jax.random.key(0), estimator="naive", control_variate=False,
+            n_steps=n_steps,
+        ).values  # fmt: skip
+
+    alone, whole = best_of(lambda: drift(theta), ensemble, rounds=5)
+    # Tsit5 evaluates the drift six times a step and once before; a block of 32 more prompts measures the steps
+    # and a half as many again, at half the length.
+    evaluations = (n_prompts + 32) * (6 * n_steps + 1) + 32 * (12 * n_steps + 1)
+    ratio = whole / (alone / theta.size * n_tokens * evaluations)
+    return "ensemble / its drift evaluations alone (float64, N = 1024)", f"{ratio:.2f}", "<= 2"
+
+
+def devices_row() -> tuple[str, str, str]:
+    """The same ensemble on one and on two virtual devices, each in a process of its own."""
+    seconds = []
+    for n_devices in (1, 2):
+        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={n_devices}"}
+        command = [sys.executable, __file__, "--ensemble"]
+        seconds.append(
+            float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+        )
+    text = f"{seconds[0] / seconds[1]:.2f} ({seconds[0]:.1f} s and {seconds[1]:.1f} s)"
+    return "ensemble on one virtual device / on two (float64, N = 256)", text, ">= 1.6"
+
+
+def time_ensemble() -> None:
+    """Print the seconds that an ensemble takes once compiled, the best of three."""
+    model = unit_model(jnp.float64)
+
+    def run() -> object:
+        return jk.estimate_profile(model, 1.0, 8, 256, 1024, jax.random.key(0), n_steps=4).values
+
+    print(best_of(run, rounds=3)[0])
+
+
 def command_rows() -> list[tuple[str, str, str]]:
     """Whole commands in fresh processes: the first compiles, the second finds that in the cache."""
     rows = []
@@ -190,10 +233,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="leave out the long prompt and the command line")
     parser.add_argument("--long-prompt", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--ensemble", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     if arguments.long_prompt:
         long_prompt()
+        return
+    if arguments.ensemble:
+        time_ensemble()
         return
     with tempfile.TemporaryDirectory() as folder:
         floor = build_floor(Path(folder))
@@ -202,7 +249,7 @@ def main() -> None:
             for dtype in (jnp.float32, jnp.float64)
             for row in drift_rows(dtype, floor.get(jnp.dtype(dtype).name))
         ]
-    rows += [growth_row(), figure_3_row(), *limit_rows()]
+    rows += [growth_row(), figure_3_row(), *limit_rows(), ensemble_row(), devices_row()]
     if not arguments.quick:
         rows += [long_prompt_row(), *command_rows()]
     print(

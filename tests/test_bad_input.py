@@ -33,6 +33,8 @@ CASES = {
     "lam nan": (lambda: jk.ALiBi(NAN), "`lam` must be finite, but is nan"),
     "lam infinite": (lambda: jk.ALiBi(-INF), "`lam` must be finite, but is -inf"),
     "lam array": (lambda: jk.ALiBi(jnp.ones(2)), "`lam` must be a scalar"),
+    "lam complex": (lambda: jk.ALiBi(jnp.asarray(1j)), "real number was expected, but the dtype is complex"),
+    "no items": (lambda: jk.RetrievalCurve([0.5], [0.5], n_items=0), "`n_items` must be at least 1, but is 0"),
     "too few modes": (lambda: jk.ExpCosine(5.0, n_modes=8), r"`n_modes` must be at least \d+ .* is 8"),
     "modes missing": (lambda: jax.jit(lambda b: jk.ExpCosine(b).beta)(1.0), "`n_modes` must be given"),
     "modes fractional": (lambda: jk.SmoothKernel(jnp.cos, n_modes=1.5), "`n_modes` must be an integer"),
