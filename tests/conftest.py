@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -13,9 +12,6 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Most of the suite's time is compilation; a second run in the same checkout skips it.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 # Shapes and dtypes of every annotated function and field are checked while the tests run; an int is a float.
 jaxtyping.install_import_hook("jaxkinetic", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
@@ -24,6 +20,13 @@ jaxtyping.install_import_hook("jaxkinetic", "beartype.beartype(conf=beartype.Bea
 # The first example of a property may compile; how long that takes says nothing about the property.
 hypothesis.settings.register_profile("compiled", deadline=None)
 hypothesis.settings.load_profile("compiled")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _executables_of_one_file() -> Iterator[None]:
+    """Drop compiled programs after each file: a worker that keeps them all maps gigabytes of code."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
