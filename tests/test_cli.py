@@ -17,7 +17,7 @@ COMMANDS = ["fit", "profile", "limit", "estimate", "sensitivity", "phase", "simu
 
 @pytest.fixture(autouse=True)
 def no_cache_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # The suite's own compilation cache stays in force.
+    # Where this is set when JAX starts it is used; set later, no cache is.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
 
 

@@ -25,7 +25,7 @@ waves = [{ n = 1, cos = [0.6], turn = 2 }, { n = 2, sin = [0, 0.2] }]
 
 @pytest.fixture(autouse=True)
 def no_cache_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # The suite's own compilation cache stays in force.
+    # Where this is set when JAX starts it is used; set later, no cache is.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
 
 
@@ -138,6 +138,7 @@ def test_codewords_give_characteristics_and_weights(
         (["--sources", "1"], "Argument `source` must lie in (0, 1), but is [1.]"),
         (["--sources", "0.3", "0"], "Argument `source` must lie in (0, 1)"),
         (["--beta", "0"], "Argument `beta` must be positive and finite, but is 0"),
+        (["--tolerance", "0"], "Argument `tolerance` must be positive and finite, but is 0"),
         (["--lam", "nan"], "Argument `lam` must be finite, but is nan"),
         (["--observable-mode", "0"], "Argument `observable_mode` must be a non-zero integer"),
         (["--n-modes", "0"], "Argument `n_modes` must be at least 1, but is 0"),
@@ -165,6 +166,7 @@ def test_bad_flags_are_one_line_and_write_nothing(
         ("[law]\nprobabilites = [[0.5], [0.5]]", "is unknown; the nearest is `probabilities`"),
         ("[law]\nwaves = [{ n = 1, sine = [0.1] }]", "Key `sine` of waves is unknown; the nearest is `sin`"),
         ("beta = ", "law.toml is not TOML"),
+        ("tolerance = '1e-9'", "Argument `tolerance` must be made of numbers, but holds '1e-9'"),
         ("beta = true", "Argument `beta` must be made of numbers, but holds True"),
         ("times = 1", "Argument `times` must be a list of numbers, but is 1"),
         ("sources = []", "Argument `sources` must be a list of numbers, but is []"),
@@ -193,6 +195,15 @@ def test_bad_files_are_one_line_and_write_nothing(
     file.write_text(text)
     assert message in refusal(monkeypatch, capsys, tmp_path, "--config", str(file))
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_tolerance_reaches_the_solver(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    """No expansion is resolved to 1e-30; the refusal says which is not and what to change."""
+    error = refusal(monkeypatch, capsys, tmp_path, "--law", "codewords", "--times", "0.5", "--tolerance", "1e-30")
+    assert "above the tolerance 1e-30" in error
+    assert "or the `tolerance`" in error
 
 
 def test_folder_that_cannot_be_written(

@@ -27,7 +27,7 @@ LAWS: dict[str, dict[str, Any]] = {
     "codewords": {"probabilities": [[0.4, -0.2], [0.3], [0.2, -0.1], [0.1, 0.3]]},
 }
 
-_KEYS = ("beta", "lam", "times", "sources", "observable_mode", "law")
+_KEYS = ("beta", "lam", "times", "sources", "observable_mode", "law", "tolerance")
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
     _check_keys(settings, _KEYS, str(path))
-    for key in ("beta", "lam"):
+    for key in ("beta", "lam", "tolerance"):
         if key in settings:
             settings[key] = _number(settings[key], key)
     for key in ("times", "sources"):

@@ -18,6 +18,7 @@ _DEFAULTS: dict[str, Any] = {
     "sources": (0.1, 0.3, 0.7),
     "observable_mode": 1,
     "law": "smooth",
+    "tolerance": None,
 }
 
 
@@ -43,6 +44,12 @@ def limit(
     config: Annotated[
         Path | None,
         tyro.conf.arg(metavar="FILE", help="TOML file with the law, and what no flag says.", help_behavior_hint=""),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        _option(
+            "FLOAT", "Largest tail of an expansion, relative to the solution, that counts as resolved.", "1e-11"
+        ),
     ] = None,
     n_sigma: Annotated[int, tyro.conf.arg(help="Positions sigma = j / n in the arrays.")] = 100,
     n_theta: Annotated[int, tyro.conf.arg(help="Angles in the array of the density.")] = 120,
@@ -85,6 +92,7 @@ def limit(
         "sources": sources,
         "observable_mode": observable_mode,
         "law": law,
+        "tolerance": tolerance,
     }
     for name, size in (("n_sigma", n_sigma), ("n_theta", n_theta), ("n_modes", n_modes)):
         if size < 1:
@@ -105,8 +113,9 @@ def limit(
     prompts = build_law(settings["law"])
     try:
         found = solve_correlations(
-            model, prompts, settings["times"], np.asarray(settings["sources"]), settings["observable_mode"]
-        )
+            model, prompts, settings["times"], np.asarray(settings["sources"]), settings["observable_mode"],
+            tolerance=settings["tolerance"],
+        )  # fmt: skip
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     arrays = _arrays(found, n_sigma, n_theta, n_modes)

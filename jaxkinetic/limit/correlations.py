@@ -87,6 +87,7 @@ def solve_correlations(
     method: Method = "auto",
     resolution: Resolution | None = None,
     options: Solve | None = None,
+    tolerance: float | None = None,
 ) -> Correlations:
     """Solve the correlation equations (1.17) and (1.18) together with the mean field (1.10).
 
@@ -102,6 +103,7 @@ def solve_correlations(
         resolution: numbers of nodes and modes. If None they are found by raising what falls short; under
             transformations the starting sizes stay.
         options: solver, steps and adjoint; see `Solve`.
+        tolerance: largest tail of the expansions where the resolution is found; see `Resolution`.
 
     Returns:
         The correlations at the saved times. Differentiable in beta, lam, the law's parameters and the source.
@@ -125,7 +127,7 @@ def solve_correlations(
             isinstance(prompts, CodewordPrompts),
         )  # fmt: skip
 
-    return settle(solve, resolution, _first_resolution(model, prompts, sources, observables))
+    return settle(solve, resolution, _first_resolution(model, prompts, sources, observables, tolerance))
 
 
 @eqx.filter_jit
@@ -196,17 +198,17 @@ def check_sources(source: Any) -> Float[Array, "..."]:
     return as_floats(source)
 
 
-def _first_resolution(model, prompts, sources, observables) -> Resolution:
-    start = first_resolution(prompts)
+def _first_resolution(model, prompts, sources, observables, tolerance) -> Resolution:
+    start = first_resolution(prompts, tolerance)
     modes = max(start.modes, round_up(2 * max(abs(m) for m in observables) + 32, 16))
     values = (sources, model.positions.lam)
     if not is_concrete(*values):
-        return Resolution(start.nodes, start.source_nodes, modes)
+        return Resolution(start.nodes, start.source_nodes, modes, tolerance)
     # sigma(Y) has singularities at distance pi from the real axis, so that n nodes resolve it to rho^{-n}
     # with log(rho) = asinh(2 pi / Y(1; sigma_0)).
     length = float(np.max([_length(float(s), float(model.positions.lam)) for s in np.ravel(sources)]))
     nodes = 13 + 26 / float(np.arcsinh(2 * np.pi / length))
-    return Resolution(start.nodes, min(max(round_up(nodes, 8) + 1, 17), 97), modes)
+    return Resolution(start.nodes, min(max(round_up(nodes, 8) + 1, 17), 97), modes, tolerance)
 
 
 def _length(source: float, lam: float) -> float:

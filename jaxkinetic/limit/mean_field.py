@@ -114,6 +114,7 @@ def solve_mean_field(
     method: Method = "auto",
     resolution: Resolution | None = None,
     options: Solve | None = None,
+    tolerance: float | None = None,
 ) -> MeanField:
     """Solve the mean-field equation (1.10) for independent prompts with law f_o(sigma, theta).
 
@@ -128,6 +129,7 @@ def solve_mean_field(
         resolution: numbers of nodes and modes. If None they are found by raising what falls short; under
             `jax.jit`, `jax.grad` and `jax.vmap`, where sizes cannot depend on values, the starting sizes stay.
         options: solver, steps and adjoint; see `Solve`. Take ``adjoint=diffrax.ForwardMode()`` for `jax.jacfwd`.
+        tolerance: largest tail of the expansions where the resolution is found; see `Resolution`.
 
     Returns:
         The limit at the saved times. Differentiable in beta, lam, the law's parameters and the times.
@@ -146,7 +148,7 @@ def solve_mean_field(
         law = tabulate(prompts, method, size.nodes, size.modes, dtype)
         return _solve(model, law, times, options, size.modes, isinstance(prompts, CodewordPrompts))
 
-    return settle(solve, resolution, first_resolution(prompts))
+    return settle(solve, resolution, first_resolution(prompts, tolerance))
 
 
 @eqx.filter_jit
@@ -201,13 +203,13 @@ def default_options(dtype: Any) -> Solve:
     return Solve(rtol=1e-12, atol=1e-12) if jnp.finfo(dtype).bits >= 64 else Solve()
 
 
-def first_resolution(prompts: PromptLaw) -> Resolution:
+def first_resolution(prompts: PromptLaw, tolerance: float | None = None) -> Resolution:
     """Sizes to start from: 33 nodes and 64 modes, more where the law itself has more."""
     n_modes = 64
     if isinstance(prompts, DensityPrompts):
         given = jax.eval_shape(prompts.modes, jnp.asarray(0.5)).shape[0]
         n_modes = max(n_modes, 2 * given)
-    return Resolution(modes=n_modes)
+    return Resolution(modes=n_modes, tolerance=tolerance)
 
 
 def check_model(model: Any) -> None:

@@ -77,6 +77,8 @@ def settle(solve: Callable[[Resolution], tuple[_S, Tails]], resolution: Resoluti
             transformation sizes cannot depend on values, and ``first`` is used as it is.
         first: where to start.
     """
+    if resolution is not None and first.tolerance is not None:
+        raise ValueError("Argument `tolerance` must be None where a `Resolution` is given, which has its own.")
     chosen, before = first if resolution is None else resolution, {}
     while True:
         solution, tails = solve(chosen)
@@ -119,6 +121,6 @@ def _message(name: str, resolution: Resolution, tolerance: float, tail: float | 
     found = "above" if tail is None else f"{tail:.1e}, above"
     return (
         f"The limit is not resolved: the last of {size} {_WHAT[name]} are {found} the tolerance {tolerance:.0e} "
-        f"relative to the solution. Raise `{name}` of the `Resolution`, or its `tolerance`, or stop at an earlier "
+        f"relative to the solution. Raise `{name}` of the `Resolution`, or the `tolerance`, or stop at an earlier "
         "time: angles draw together exponentially in t."
     )

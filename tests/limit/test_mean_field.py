@@ -296,6 +296,22 @@ def test_resolution_is_found_where_the_first_does_not_serve():
     np.testing.assert_allclose(field.modes(0.6, SIGMA)[:, :16], fine.modes(0.6, SIGMA)[:, :16], atol=1e-10)
 
 
+def test_a_looser_tolerance_accepts_what_the_default_refuses():
+    """A tail of 4e-11, of which finer sizes make no less, is resolved to 1e-10; sizes given have their own."""
+    tail = jnp.asarray(4e-11)
+
+    def solve(size):
+        return size.tolerance, Tails(jnp.zeros(()), jnp.zeros(()), tail)
+
+    assert settle(solve, None, Resolution(tolerance=1e-10)) == 1e-10
+    loose = solve_mean_field(MODEL, SMOOTH, [1.0], tolerance=1e-4)
+    assert loose.n_modes == 64
+    with pytest.raises(ValueError, match="`tolerance` must be positive"):
+        solve_mean_field(MODEL, SMOOTH, [1.0], tolerance=-1.0)
+    with pytest.raises(ValueError, match="`tolerance` must be None where a `Resolution` is given"):
+        solve_mean_field(MODEL, SMOOTH, [1.0], resolution=SMALL, tolerance=1e-6)
+
+
 def test_probabilities_may_be_a_list():
     as_list = CodewordPrompts(lambda s: [0.4 - 0.2 * s, 0.6 + 0.2 * s])
     as_array = CodewordPrompts(lambda s: jnp.stack([0.4 - 0.2 * s, 0.6 + 0.2 * s]))
