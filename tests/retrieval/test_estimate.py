@@ -117,28 +117,6 @@ def test_variance_falls_as_far_as_promised():
     assert variance[0] / variance[2] >= 2e5
 
 
-@pytest.mark.slow
-def test_uniform_prompts_approach_the_limit_at_rate_one():
-    """Theorem 1.2: S_N - S falls as 1 / N, averaged over the sources within an eighth of three places."""
-    model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
-    sizes, places = [16, 32, 64, 128], (0.25, 0.5, 0.75)
-    distance, error = np.zeros((3, 4)), np.zeros((3, 4))
-    for k, n_tokens in enumerate(sizes):
-        found = jk.estimate_profile(model, 1.0, 8, n_tokens, 8192, jax.random.key(n_tokens), joint=True)
-        theory = np.asarray(jk.retrieval_profile(model, 1.0, 8, found.sources).values)
-        for i, place in enumerate(places):
-            weight = (np.abs(found.sources - place) < 0.126) * 1.0
-            weight /= weight.sum()
-            distance[i, k] = weight @ (theory - found.values)
-            error[i, k] = np.sqrt(weight @ found.covariance @ weight)
-    assert np.all(distance > 0), (distance, error)
-    for d, e in zip(distance, error, strict=True):
-        (slope, _), covariance = np.polyfit(np.log(sizes), np.log(d), 1, w=d / e, cov="unscaled")
-        # The band means something only where the noise is inside it.
-        assert np.sqrt(covariance[0, 0]) < 0.12, (d, e)
-        assert -1.2 < slope < -0.8, (slope, d, e)
-
-
 # Arguments ------------------------------------------------------------------------------------------------
 
 
