@@ -1,0 +1,131 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The U from particles
+#
+# At $N$ tokens the memory that the last token keeps of one source is a signal of size $1/N$ under noise of size 1.
+# Averages over prompts need about $N^2$ of them before anything shows, which is why nobody sees the U of the theory
+# in a simulation. This notebook shows it, with error bars: three unbiased estimators, the rate at which finite
+# prompts approach the limit (Theorem 1.2), and what becomes of the U at and past the theorem's condition (1.22).
+
+# %%
+import sys
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import jaxkinetic as jk
+from jaxkinetic.plotting import COLOURS, MARKERS, plot_estimate, plot_profile_line
+
+model = jk.CausalAttention(jk.ExpCosine(beta=1.0), jk.ALiBi(lam=1.0))
+key = jax.random.key(0)
+
+# %% [markdown]
+# ## Signal and noise
+#
+# The same 512 prompts of 64 tokens, read in three ways. *Naive* averages
+# $N \sum_n w_n \cos n(\theta_N(t) - \theta_i(0))$. *Adjoint* integrates by parts in the source's initial angle: how
+# far the last token moves when the source does, from one reverse pass for all sources. The *control variate* subtracts
+# what the limit predicts for that very prompt, whose mean is known.
+
+# %%
+figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+cases = (("naive", False), ("adjoint", False), ("adjoint", True))
+for ax, (estimator, control), colour in zip(axes, cases, (COLOURS[0], COLOURS[2], COLOURS[3]), strict=True):
+    found = jk.estimate_profile(model, 1.0, 8, 64, 512, key, estimator=estimator, control_variate=control)
+    plot_estimate(found, ax, colour)
+    plot_profile_line(model, 1.0, 8, ax)
+    ax.set_title(f"{estimator}{', control variate' if control else ''}", fontsize=11)
+    ax.legend(fontsize=8)
+    one = float(np.median(found.standard_error)) * 512**0.5
+    print(f"{ax.get_title()}: {(one / 0.012) ** 2:.0e} prompts for one per cent of the lowest value")
+plt.show()
+
+# %% [markdown]
+# ## Prompts of words
+#
+# Codewords allow no integration by parts. Drawing the source again and running both prompts serves any law. Here
+# four codewords with $p(\sigma) = (0.4 - 0.2\sigma, 0.3, 0.2 - 0.1\sigma, 0.1 + 0.3\sigma)$, against the correlation
+# equations (1.17), (1.18).
+
+# %%
+words = jk.CodewordPrompts(lambda s: [0.4 - 0.2 * s, 0.3, 0.2 - 0.1 * s, 0.1 + 0.3 * s])
+found = jk.estimate_profile(model, 1.0, 4, 128, 512, key, words)
+limit = jk.retrieval_profile(model, 1.0, 4, found.sources, words)
+figure, ax = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
+plot_estimate(found, ax)
+ax.plot(found.sources, limit.values, "x", color=COLOURS[1], label="limit, correlation solver")
+ax.legend()
+plt.show()
+print(f"{found.estimator}, at most {np.abs(found.values / limit.values - 1).max():.1%} from the limit at N = 128")
+
+# %% [markdown]
+# ## Theorem 1.2: the distance to the limit falls as $1/N$
+#
+# The distance is far below the noise of a prompt. Two more steps uncover it (`scripts/convergence.py`): the prompt is
+# run with every value of the source, so that only the other tokens fluctuate, and the estimate is regressed on the
+# waves of those, whose means are known.
+
+# %%
+sys.path.append("..")
+from scripts.convergence import CODEWORDS, distance, slope
+
+sizes = np.array([32, 64, 128])
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True, layout="constrained")
+for ax, law, name, degree in zip(
+    axes, (jk.UniformPrompts(), CODEWORDS), ("uniform", "codeword"), (3, 1), strict=True
+):
+    found = [distance(law, int(n), 384, degree, seed=int(n)) for n in sizes]
+    for k, place in enumerate((0.25, 0.5, 0.75)):
+        values, errors = (np.array([getattr(f, what)[k] for f in found]) for what in ("values", "errors"))
+        exponent, level, error = slope(sizes, values, errors)
+        label = rf"$\sigma_0$ = {place:g}: slope {exponent:.2f} $\pm$ {error:.2f}"
+        ax.errorbar(sizes, np.abs(values), errors, color=COLOURS[k], fmt=MARKERS[k], capsize=3, label=label)
+        ax.plot(sizes, np.exp(level) * sizes**exponent, color=COLOURS[k], lw=1)
+    ax.set(xscale="log", yscale="log", xlabel="number of tokens N", title=f"{name} prompts")
+    ax.set_xticks(sizes, [str(n) for n in sizes])
+    ax.set_yticks([0.01, 0.02, 0.04], ["0.01", "0.02", "0.04"])
+    ax.minorticks_off()
+    ax.legend(fontsize=8)
+axes[0].set_ylabel(r"$|S_N(\sigma_0) - S(\sigma_0)|$")
+plt.show()
+
+# %% [markdown]
+# Up to $N = 512$, with five times the prompts (`python scripts/convergence.py`):
+#
+# ![Distance to the limit at three sources, uniform and codeword prompts, N = 32 to 512](figures/convergence.png)
+
+# %% [markdown]
+# ## Does the U hold at finite $N$, and past the condition?
+#
+# Theorem 1.3 asks for $t \sup_n a_n \leq \min(3 - \sqrt 3, 2(1 - e^{-\lambda}))$ (1.22), here $t \leq 2.237$; the limit
+# loses its recency at $t = 2.457$. Profiles of 100 tokens, averaged over twentieths of the prompt:
+
+# %%
+from scripts.finite_n import binned, draw
+
+figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+for ax, time, what in zip(axes, (1.0, 2.23, 3.0), ("inside", "at the edge of", "past"), strict=True):
+    profile = binned(model, time, 100, 1024)
+    draw(ax, {100: profile})
+    ax.set_title(f"t = {time:g}: {what} the condition (1.22)", fontsize=11)
+    ax.set_ylabel(r"retrieval profile $S_N(\sigma_0)$")
+    ax.legend(fontsize=8)
+    for name, (rise, error, expected) in (("primacy", profile.primacy()), ("recency", profile.recency())):
+        print(f"t = {time:g}: {name} {rise:+.3f} +- {error:.3f}, in the limit {expected:+.3f}")
+plt.show()
