@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxkinetic import ALiBi, CausalAttention, CodewordPrompts, DensityPrompts, ExpCosine, cli, solve_correlations
-from jaxkinetic.cli.law_file import LAWS, build_law, read_settings
+from jaxkinetic.cli.law_file import read_settings
+from jaxkinetic.law_table import LAWS, build_law
 from tests.limit.laws import CODEWORDS, SMOOTH, codeword_probabilities, smooth_modes
 
 WAVES = """

@@ -18,7 +18,8 @@ from jaxkinetic.cli.common import (
     say,
     write_json,
 )
-from jaxkinetic.cli.law_file import LAWS, build_law, read_settings
+from jaxkinetic.cli.law_file import read_settings
+from jaxkinetic.law_table import LAWS, build_law
 
 
 def estimate(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from jaxkinetic.cli.common import JsonFile, OutFolder, check_file, check_folder, configure, save, say, write_json
-from jaxkinetic.cli.law_file import build_law, read_settings
+from jaxkinetic.cli.law_file import read_settings
+from jaxkinetic.law_table import build_law
 
 if TYPE_CHECKING:
     from jaxkinetic import Correlations

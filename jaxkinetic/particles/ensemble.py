@@ -86,6 +86,7 @@ def run_ensemble(
     memory: float = 2.0**30,
     devices: Sequence[Any] | None = None,
     joint: bool = False,
+    onto: Moments | None = None,
     progress: bool = False,
 ) -> Moments:
     """Mean and spread of a statistic over prompts ``first``, ..., ``first + n_prompts - 1``.
@@ -101,6 +102,8 @@ def run_ensemble(
         devices: local devices to share prompts among; all of this process if None. With several processes
             (`jax.distributed`) each takes every so many blocks, and all return the same moments.
         joint: whether to keep the covariance between statistics, (S, S).
+        onto: moments of the prompts before ``first``, which become part of the result: block is added to block as
+            in one run of all, and the result has its bits.
         progress: whether to show prompts done, their rate and the time left, on a terminal.
 
     Returns:
@@ -114,7 +117,7 @@ def run_ensemble(
     chosen = local_devices(devices)
     begin, end = first // BLOCK, -(-(first + n_prompts) // BLOCK)
     n_processes, cut = jax.process_count(), batch_size(bytes_per_prompt, memory)
-    total: Moments | None = None
+    total = onto
     with tqdm(total=n_prompts, unit="prompt", disable=None if progress else True) as meter:
         # Round by round, so that memory does not grow with the number of prompts.
         for start in range(begin, end, _ROUND * n_processes):

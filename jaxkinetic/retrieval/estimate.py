@@ -136,50 +136,94 @@ def estimate_profile(
         ValueError: on t <= 0, M < 2, sources outside (0, 1) or more of them than tokens, or an estimator or a
             control that the law or the decoder does not allow.
     """
+    check_at_least("n_prompts", n_prompts, 1)
+    here = local_devices(devices)
+    check_first(first)
+    ensemble = prepare_profile(
+        model, time, vocab_size, n_tokens, prompts, estimator, control_variate, sources, accuracy
+    )
+    n_steps, step_error = choose_steps(ensemble, key, n_prompts, n_steps, first, memory, here)
+    moments = ensemble.run(n_steps, key, n_prompts, first, memory, here, joint=joint, progress=progress)
+    return ProfileEstimate(
+        ensemble.sources, moments.mean, moments.standard_error, moments.count, n_tokens, vocab_size,
+        accuracy, ensemble.estimator, ensemble.problem.control is not None, n_steps, step_error, moments,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileEnsemble:
+    """An ensemble whose means are a retrieval profile: checked and tabulated, ready to run.
+
+    Attributes:
+        problem: what turns a key into values; its step is set when it runs.
+        estimator: "naive", "glauber" or "adjoint".
+        bytes_per_prompt: working memory of one prompt.
+    """
+
+    problem: Problem
+    estimator: Literal["naive", "glauber", "adjoint"]
+    bytes_per_prompt: float
+
+    @property
+    def sources(self) -> Float[np.ndarray, " source"]:
+        """Positions sigma_0 = i / N of the source tokens, (S,)."""
+        return (np.asarray(self.problem.tokens) + 1) / self.problem.n_tokens
+
+    def run(
+        self,
+        n_steps: int,
+        key: PRNGKeyArray,
+        n_prompts: int,
+        first: int,
+        memory: float,
+        devices: Sequence[Any],
+        **options: Any,
+    ) -> Moments:
+        """Moments of the values over prompts ``first``, ...; ``options`` as `run_ensemble` has them."""
+        return run_ensemble(
+            ESTIMATORS[self.estimator], _with_steps(self.problem, n_steps), key, n_prompts, first=first,
+            devices=devices, bytes_per_prompt=self.bytes_per_prompt, memory=memory, **options,
+        )  # fmt: skip
+
+    def pilot(
+        self, n_steps: int, key: PRNGKeyArray, first: int, memory: float, devices: Sequence[Any]
+    ) -> Float[np.ndarray, "prompt source"]:
+        """Values of each prompt of the block that starts at ``first``, on one device."""
+        batch = batch_size(self.bytes_per_prompt, memory)
+        problem = _with_steps(self.problem, n_steps)
+        (values,) = run_blocks(ESTIMATORS[self.estimator], problem, key, [first // BLOCK], devices[:1], batch)
+        return values.astype(np.float64)
+
+
+def prepare_profile(
+    model: CausalAttention,
+    time: Any,
+    vocab_size: int,
+    n_tokens: int,
+    prompts: PromptLaw | None = None,
+    estimator: Estimator = "auto",
+    control_variate: bool | None = None,
+    sources: Any = None,
+    accuracy: Accuracy = "soft",
+) -> ProfileEnsemble:
+    """Check what is to be estimated and tabulate what all its prompts share; arguments as `estimate_profile`."""
     law = UniformPrompts() if prompts is None else prompts
     check_scalar("time", time)
     check_positive("time", time)
-    for name, value, least in (
-        ("vocab_size", vocab_size, 2),
-        ("n_tokens", n_tokens, 2),
-        ("n_prompts", n_prompts, 1),
-    ):
-        check_at_least(name, value, least)
+    check_at_least("vocab_size", vocab_size, 2)
+    check_at_least("n_tokens", n_tokens, 2)
     if accuracy not in ("soft", "hard"):
         raise ValueError(f"Argument `accuracy` must be 'soft' or 'hard', but is {accuracy!r}.")
-    here = local_devices(devices)
-    check_first(first)
     chosen = choose_estimator(law, estimator, accuracy)
-    every_token = isinstance(law, UniformPrompts) and chosen != "glauber"
-    tokens = _source_tokens(sources, n_tokens, every_token)
-    controlled = _choose_control(control_variate, law, chosen, accuracy)
+    tokens = source_tokens(sources, n_tokens, isinstance(law, UniformPrompts) and chosen != "glauber")
+    controlled = choose_control(control_variate, law, chosen, accuracy)
     dtype = model.positions.lam.dtype
     sigma = jnp.asarray((tokens + 1) / n_tokens, dtype)
     depth = as_float(time).astype(dtype)
     source = tabulate_source(law, sigma, vocab_size, accuracy, stein=chosen == "adjoint")
     control = _control(model, law, depth, sigma, chosen, source) if controlled else None
     problem = Problem(model, law, depth, depth, jnp.asarray(tokens), source, control, n_tokens)
-    run = {
-        "bytes_per_prompt": _bytes_per_prompt(model, n_tokens, tokens.size, chosen, dtype),
-        "memory": memory,
-    }
-    n_steps, step_error = _choose_steps(problem, chosen, key, n_prompts, n_steps, first, run, here)
-    problem = _with_steps(problem, n_steps)
-    moments = run_ensemble(
-        ESTIMATORS[chosen],
-        problem,
-        key,
-        n_prompts,
-        first=first,
-        devices=here,
-        joint=joint,
-        progress=progress,
-        **run,
-    )
-    return ProfileEstimate(
-        np.asarray(sigma, np.float64), moments.mean, moments.standard_error, moments.count, n_tokens, vocab_size,
-        accuracy, chosen, controlled, n_steps, step_error, moments,
-    )  # fmt: skip
+    return ProfileEnsemble(problem, chosen, bytes_per_prompt(model, n_tokens, tokens.size, chosen))
 
 
 def choose_estimator(law: PromptLaw, estimator: str, accuracy: str) -> Literal["naive", "glauber", "adjoint"]:
@@ -201,7 +245,7 @@ def choose_estimator(law: PromptLaw, estimator: str, accuracy: str) -> Literal["
     return estimator  # pyright: ignore[reportReturnType]
 
 
-def _choose_control(wanted, law, estimator, accuracy) -> bool:
+def choose_control(wanted: bool | None, law: PromptLaw, estimator: str, accuracy: str) -> bool:
     """Whether to subtract the limit's prediction, which exists unless told below."""
     reason = None
     if isinstance(law, ClusterPrompts):
@@ -213,7 +257,7 @@ def _choose_control(wanted, law, estimator, accuracy) -> bool:
     return reason is None if wanted is None else bool(wanted)
 
 
-def _source_tokens(sources: Any, n_tokens: int, every_token: bool) -> Int[np.ndarray, " source"]:
+def source_tokens(sources: Any, n_tokens: int, every_token: bool) -> Int[np.ndarray, " source"]:
     """Indices, from 0, of the source tokens."""
     if sources is None:
         if every_token or n_tokens - 1 <= _FEW:
@@ -244,29 +288,38 @@ def _control(model, law, time, sigma, estimator, source) -> tuple[Control, jax.A
     return control, jnp.zeros_like(sigma) if mean is None else eqx.filter_jit(mean)(source)
 
 
-def _bytes_per_prompt(model, n_tokens, n_sources, estimator, dtype) -> float:
+def bytes_per_prompt(model: CausalAttention, n_tokens: int, n_sources: int, estimator: str) -> float:
     """Working memory of one prompt: states of the solver, and of the modes where the sum is differentiated."""
     runs = {"naive": 1, "adjoint": 8, "glauber": 1 + n_sources}[estimator]
-    return float(np.dtype(dtype).itemsize * n_tokens * runs * (24 + model.kernel.n_modes))
+    return float(model.positions.lam.dtype.itemsize * n_tokens * runs * (24 + model.kernel.n_modes))
+
+
+def check_steps(n_steps: int) -> None:
+    """Refuse numbers of steps below one or above what a solve may take, twice as many included."""
+    check_at_least("n_steps", n_steps, 1)
+    if 2 * n_steps > CONSTANT_STEPS:
+        raise ValueError(f"Argument `n_steps` must be at most {CONSTANT_STEPS // 2}, but is {n_steps}.")
 
 
 def _with_steps(problem: Problem, n_steps: int) -> Problem:
     return eqx.tree_at(lambda p: p.step, problem, problem.time / n_steps)
 
 
-def _choose_steps(problem, estimator, key, n_prompts, n_steps, first, run, devices) -> tuple[int, float]:
+def choose_steps(
+    ensemble: ProfileEnsemble,
+    key: PRNGKeyArray,
+    n_prompts: int,
+    n_steps: int | None,
+    first: int,
+    memory: float,
+    devices: Sequence[Any],
+) -> tuple[int, float]:
     """Halve the steps until what they leave, measured against steps half as long, is far below the noise."""
     if n_steps is not None:
-        check_at_least("n_steps", n_steps, 1)
-        if 2 * n_steps > CONSTANT_STEPS:
-            raise ValueError(f"Argument `n_steps` must be at most {CONSTANT_STEPS // 2}, but is {n_steps}.")
+        check_steps(n_steps)
 
     def pilot(steps: int) -> np.ndarray:
-        batch = batch_size(**run)
-        (values,) = run_blocks(
-            ESTIMATORS[estimator], _with_steps(problem, steps), key, [first // BLOCK], devices[:1], batch
-        )
-        return values.astype(np.float64)
+        return ensemble.pilot(steps, key, first, memory, devices)
 
     steps, coarse, last = n_steps or _FIRST_STEPS, pilot(n_steps or _FIRST_STEPS), np.inf
     while True:

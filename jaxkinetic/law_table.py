@@ -1,0 +1,115 @@
+"""Prompt laws by name, or by a table of numbers as TOML files hold them.
+
+    [law]                        # one of: waves, a density; probabilities, codewords
+    waves = [{ n = 1, cos = [0.6], turn = 2 }, { n = 2, sin = [0, 0.2] }]
+
+Lists of amplitudes and probabilities are coefficients of 1, sigma, sigma^2, ...
+JAX is imported inside functions, so that the command line's help appears at once.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxkinetic.model import PromptLaw
+
+LAWS: dict[str, dict[str, Any]] = {
+    "uniform": {},
+    "smooth": {"waves": [{"n": 1, "cos": [0.6], "turn": 2}, {"n": 2, "sin": [0, 0.2]}]},
+    "codewords": {"probabilities": [[0.4, -0.2], [0.3], [0.2, -0.1], [0.1, 0.3]]},
+}
+
+
+def build_law(law: Any) -> "PromptLaw":
+    """The law of a name, "uniform", "smooth" or "codewords", or of a table with ``waves`` or ``probabilities``.
+
+    Waves make a density; each adds, with polynomials c (``cos``) and s (``sin``) and a turning rate r (``turn``),
+
+        c(sigma) cos(n theta - r sigma) + s(sigma) sin(n theta - r sigma)
+
+    to f_o = 1. Probabilities have a row for each codeword m at 2 pi m / M, the coefficients of p_m(sigma). A
+    table with neither is uniform.
+
+    Raises:
+        ValueError: on unknown names and keys, on values of another kind, and as `DensityPrompts` and
+            `CodewordPrompts` on densities and probabilities that are none.
+    """
+    from jaxkinetic.model import CodewordPrompts, UniformPrompts
+
+    if isinstance(law, str):
+        if law not in LAWS:
+            raise ValueError(f"Argument `law` must be one of {', '.join(LAWS)} or a table, but is {law!r}.")
+        law = LAWS[law]
+    if not isinstance(law, Mapping):
+        raise ValueError(f"Argument `law` must be one of {', '.join(LAWS)} or a table, but is {law!r}.")
+    check_keys(law, ("waves", "probabilities"), "law")
+    if len(law) > 1:
+        raise ValueError("Argument `law` must have either `waves` or `probabilities`, but has both.")
+    if "probabilities" in law:
+        return CodewordPrompts(_polynomials(_rows(law["probabilities"], "probabilities")))
+    return _density(law["waves"]) if "waves" in law else UniformPrompts()
+
+
+def _density(waves: Any) -> "PromptLaw":
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxkinetic.model import DensityPrompts
+
+    if not isinstance(waves, Sequence) or isinstance(waves, str) or not waves:
+        raise ValueError(f"Argument `waves` must be a list of tables, but is {waves!r}.")
+    for wave in waves:
+        if not isinstance(wave, Mapping):
+            raise ValueError(f"Argument `waves` must be a list of tables, but holds {wave!r}.")
+        check_keys(wave, ("n", "cos", "sin", "turn"), "waves")
+        n = wave.get("n")
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"Argument `n` of a wave must be a positive integer, but is {n!r}.")
+    n = np.array([wave["n"] for wave in waves])
+    turn = jnp.array([number(wave.get("turn", 0), "turn") for wave in waves])
+    cos, sin = (_polynomials([numbers(wave.get(name, [0]), name) for wave in waves]) for name in ("cos", "sin"))
+
+    def modes(sigma):
+        waves = (cos(sigma) - 1j * sin(sigma)) / 2 * jnp.exp(-1j * turn * sigma)
+        return jnp.zeros(n.max(), waves.dtype).at[n - 1].add(waves)
+
+    return DensityPrompts(modes)
+
+
+def _polynomials(rows: list[list[float]]) -> Any:
+    """Values at sigma of polynomials given by their coefficients of 1, sigma, ..."""
+    import jax.numpy as jnp
+
+    degree = max(len(row) for row in rows)
+    table = jnp.array([row + [0.0] * (degree - len(row)) for row in rows])
+    return lambda sigma: table @ sigma ** jnp.arange(degree)
+
+
+def _rows(value: Any, key: str) -> list[list[float]]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise ValueError(f"Argument `{key}` must be a list of lists of numbers, but is {value!r}.")
+    return [numbers(row, key) for row in value]
+
+
+def numbers(value: Any, key: str) -> list[float]:
+    """A list of numbers, as floats; anything else is refused by the key's name."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise ValueError(f"Argument `{key}` must be a list of numbers, but is {value!r}.")
+    return [number(x, key) for x in value]
+
+
+def number(value: Any, key: str) -> float:
+    """A number, as a float; anything else is refused by the key's name."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"Argument `{key}` must be made of numbers, but holds {value!r}.")
+    return float(value)
+
+
+def check_keys(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """Refuse a key that is none of those known, with the nearest of them."""
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, cutoff=0.0)[0]
+            names = ", ".join(f"`{name}`" for name in known)
+            raise ValueError(f"Key `{key}` of {where} is unknown; the nearest is `{near}`, of {names}.")

@@ -1,0 +1,292 @@
+"""What a sweep computes: a grid of ensembles, and when each point of it is done.
+
+beta = [0.5, 1, 2]          # the grid: beta, lam, time, n_tokens, vocab_size, law, estimator; one value or a list
+n_tokens = [64, 128]
+n_prompts = 1024            # prompts at each point, and/or
+standard_error = 0.01       # the error that its worst source must reach
+
+[laws.mine]                 # prompt laws of your own, by name
+waves = [{ n = 1, cos = [0.6], turn = 2 }]
+"""
+
+import dataclasses
+import itertools
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxkinetic._types import check_at_least, check_finite, check_positive
+from jaxkinetic.law_table import LAWS, build_law, check_keys, number
+from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw, UniformPrompts
+from jaxkinetic.particles.ensemble import BLOCK, Moments
+from jaxkinetic.retrieval.estimate import (
+    ProfileEnsemble,
+    bytes_per_prompt,
+    check_steps,
+    choose_control,
+    choose_estimator,
+    prepare_profile,
+    source_tokens,
+)
+
+DIMS = ("beta", "lam", "time", "n_tokens", "vocab_size", "law", "estimator")
+GOALS = ("n_prompts", "standard_error", "max_prompts")
+_INTEGERS = ("n_tokens", "vocab_size")
+_CUSTOM = "custom"
+_MOST = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One point of a grid: its place in the store's arrays and its parameters."""
+
+    index: tuple[int, ...]
+    beta: float
+    lam: float
+    time: float
+    n_tokens: int
+    vocab_size: int
+    law: str
+    estimator: str
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} = {getattr(self, name)}" for name in DIMS)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """A grid of retrieval profiles from particles.
+
+    Each of the first seven attributes is a value or a list of values: the grid is their product.
+
+    Prompt p draws from ``fold_in(key(seed), p)`` at every point, as in `estimate_profile`: points differ by their
+    parameters and not by chance, so that errors at different points are correlated.
+
+    Attributes:
+        beta: sharpness of attention.
+        lam: positional bias.
+        time: depth t > 0.
+        n_tokens: number of tokens N.
+        vocab_size: vocabulary size M of the decoder.
+        law: names of prompt laws, "uniform", "smooth", "codewords" or keys of ``laws``; or a table, named "custom".
+        estimator: "auto", "naive", "glauber" or "adjoint".
+        laws: tables of prompt laws by name, as `jaxkinetic.law_table` reads them.
+        sources: positions sigma_0 in (0, 1); "all" for every token before the last.
+        accuracy: the decoder, "soft" (1.5) or "hard" (1.4).
+        control_variate: whether to subtract the limit's prediction where there is one.
+        seed: seed of the prompts.
+        n_steps: constant steps to depth t; if None as many as 65536 prompts cannot tell from more, found at each
+            point on its first prompts.
+        n_prompts: prompts at each point, a multiple of 32; with a target error the fewest. 1024 without, one chunk
+            with one.
+        standard_error: target of the largest standard error over the sources, looked at after each chunk.
+        max_prompts: most prompts to spend on the target, a multiple of 32; 2^20 if None.
+        chunk: prompts from one commit to the next, a multiple of 32. Changes no number but where a target stops.
+
+    Raises:
+        ValueError: on values that no estimate could take, and on unknown names.
+    """
+
+    beta: Any = 1.0
+    lam: Any = 1.0
+    time: Any = 1.0
+    n_tokens: Any = 256
+    vocab_size: Any = 8
+    law: Any = "uniform"
+    estimator: Any = "auto"
+    laws: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sources: Any = tuple(i / 10 for i in range(1, 10))
+    accuracy: str = "soft"
+    control_variate: bool = True
+    seed: int = 0
+    n_steps: int | None = None
+    n_prompts: int | None = None
+    standard_error: float | None = None
+    max_prompts: int | None = None
+    chunk: int = 1024
+
+    def __post_init__(self):
+        self._take_laws()
+        for name in DIMS:
+            self._set(name, _values(name, getattr(self, name)))
+        self._check_numbers()
+        self._check_goals()
+        if self.accuracy not in ("soft", "hard"):
+            raise ValueError(f"Argument `accuracy` must be 'soft' or 'hard', but is {self.accuracy!r}.")
+        if not isinstance(self.control_variate, bool):
+            raise ValueError(f"Argument `control_variate` must be true or false, but is {self.control_variate!r}.")
+        if isinstance(self.sources, str):
+            if self.sources != "all":
+                raise ValueError(f"Argument `sources` must be 'all' or positions, but is {self.sources!r}.")
+        else:
+            given = np.atleast_1d(np.asarray(self.sources, dtype=object)).tolist()
+            self._set("sources", tuple(number(s, "sources") for s in given))
+        for law, estimator in itertools.product(self.law, self.estimator):
+            self.chosen_estimator(law, estimator)
+        for n_tokens in self.n_tokens:
+            self.positions(n_tokens)
+
+    def _take_laws(self) -> None:
+        if not isinstance(self.laws, Mapping):
+            raise ValueError(f"Argument `laws` must be a table of laws by name, but is {self.laws!r}.")
+        laws = dict(self.laws)
+        if isinstance(self.law, Mapping):
+            laws[_CUSTOM] = self.law
+            self._set("law", _CUSTOM)
+        for name, table in laws.items():
+            if name in LAWS:
+                raise ValueError(f"Argument `laws` must leave {', '.join(LAWS)} as they are, but gives {name}.")
+            build_law(table)
+        # As JSON would give it back.
+        self._set("laws", json.loads(json.dumps(laws)))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_numbers(self) -> None:
+        for name in ("beta", "time"):
+            check_positive(name, np.asarray(getattr(self, name)))
+        check_finite("lam", np.asarray(self.lam))
+        for name in _INTEGERS:
+            for value in getattr(self, name):
+                check_at_least(name, value, 2)
+            self._set(name, tuple(int(value) for value in getattr(self, name)))
+        check_at_least("seed", self.seed, 0)
+        if self.n_steps is not None:
+            check_steps(self.n_steps)
+        _check_blocks("chunk", self.chunk)
+
+    def _check_goals(self) -> None:
+        if self.standard_error is None:
+            if self.max_prompts is not None:
+                raise ValueError("Argument `max_prompts` must be None where no `standard_error` is asked for.")
+            self._set("n_prompts", 1024 if self.n_prompts is None else self.n_prompts)
+            _check_blocks("n_prompts", self.n_prompts)
+            return
+        self._set("standard_error", number(self.standard_error, "standard_error"))
+        check_positive("standard_error", self.standard_error)
+        self._set("n_prompts", self.chunk if self.n_prompts is None else self.n_prompts)
+        self._set("max_prompts", max(_MOST, self.n_prompts) if self.max_prompts is None else self.max_prompts)
+        for name in ("n_prompts", "max_prompts"):
+            _check_blocks(name, getattr(self, name))
+        check_at_least("max_prompts", self.max_prompts, self.n_prompts)
+
+    def _asked_sources(self, n_tokens: int) -> Any:
+        return np.arange(1, n_tokens) / n_tokens if self.sources == "all" else np.asarray(self.sources)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of values along each dimension of the grid."""
+        return tuple(len(getattr(self, name)) for name in DIMS)
+
+    @property
+    def n_sources(self) -> int:
+        """Most sources that a point has."""
+        return max(self.n_tokens) - 1 if self.sources == "all" else len(self.sources)
+
+    def points(self) -> Iterator[Point]:
+        """The points in the order in which they are computed; the last dimension runs fastest."""
+        for index in np.ndindex(*self.shape):
+            yield Point(index, *(getattr(self, name)[i] for name, i in zip(DIMS, index, strict=True)))
+
+    def positions(self, n_tokens: int) -> np.ndarray:
+        """Positions i / N of the source tokens, (S,)."""
+        return (source_tokens(self._asked_sources(n_tokens), n_tokens, True) + 1) / n_tokens
+
+    def build_law(self, name: str) -> PromptLaw:
+        """The prompt law of a name."""
+        known = {**LAWS, **self.laws}
+        if name not in known:
+            check_keys({name: None}, tuple(known), "`law`")
+        return build_law(known[name])
+
+    def chosen_estimator(self, law: str, estimator: str) -> str:
+        """The estimator that is used; one that is not valid for the law is refused."""
+        prompts = self.build_law(law)
+        chosen = choose_estimator(prompts, estimator, self.accuracy)
+        choose_control(None, prompts, chosen, self.accuracy)
+        return chosen
+
+    def prepare(self, point: Point) -> ProfileEnsemble:
+        """The ensemble of a point, ready to run."""
+        model = CausalAttention(ExpCosine(point.beta), ALiBi(point.lam))
+        law = self.build_law(point.law)
+        return prepare_profile(
+            model, point.time, point.vocab_size, point.n_tokens, None if isinstance(law, UniformPrompts) else law,
+            estimator=point.estimator,  # pyright: ignore[reportArgumentType]
+            control_variate=None if self.control_variate else False,
+            sources=self._asked_sources(point.n_tokens),
+            accuracy=self.accuracy,  # pyright: ignore[reportArgumentType]
+        )  # fmt: skip
+
+    def bytes_per_prompt(self, point: Point) -> float:
+        """Working memory of one prompt at a point."""
+        model = CausalAttention(ExpCosine(point.beta), ALiBi(point.lam))
+        chosen = self.chosen_estimator(point.law, point.estimator)
+        return bytes_per_prompt(model, point.n_tokens, self.positions(point.n_tokens).size, chosen)
+
+    def is_done(self, moments: Moments | None) -> bool:
+        """Whether a point with these moments needs no more prompts."""
+        if moments is None or moments.count < (self.n_prompts or 0):
+            return False
+        if self.standard_error is None or moments.count >= (self.max_prompts or 0):
+            return True
+        return bool(np.all(moments.standard_error <= self.standard_error))
+
+    def next_chunk(self, count: int) -> int:
+        """Prompts of the chunk that follows ``count`` prompts: it ends at a multiple of ``chunk`` or at a goal."""
+        goal = (self.n_prompts or 0) if count < (self.n_prompts or 0) else (self.max_prompts or 0)
+        return min(goal, (count // self.chunk + 1) * self.chunk) - count
+
+    def replace(self, **changes: Any) -> "SweepConfig":
+        """The same sweep with some attributes changed."""
+        return dataclasses.replace(self, **changes)
+
+    def record(self) -> dict[str, Any]:
+        """Everything as plain numbers, lists and names, from which ``SweepConfig(**record)`` is the same."""
+        return {
+            field.name: list(value) if isinstance(value := getattr(self, field.name), tuple) else value
+            for field in dataclasses.fields(self)
+        }
+
+
+def read_config(path: Path) -> SweepConfig:
+    """The sweep of a TOML file.
+
+    Raises:
+        ValueError: on text that is not TOML, unknown keys, and what `SweepConfig` refuses.
+    """
+    try:
+        settings = tomllib.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    check_keys(settings, tuple(field.name for field in dataclasses.fields(SweepConfig)), str(path))
+    return SweepConfig(**settings)
+
+
+def _values(name: str, given: Any) -> tuple[Any, ...]:
+    """Values along a dimension, each once."""
+    several = isinstance(given, Sequence | np.ndarray) and not isinstance(given, str)
+    values = np.asarray(given, dtype=object).tolist() if several else [given]
+    if not values:
+        raise ValueError(f"Argument `{name}` must be a value or a list of values, but is {given!r}.")
+    if name in ("law", "estimator"):
+        for value in values:
+            if not isinstance(value, str):
+                raise ValueError(f"Argument `{name}` must be a name or a list of names, but holds {value!r}.")
+    elif name not in _INTEGERS:
+        values = [number(value, name) for value in values]
+    if len(set(values)) < len(values):
+        raise ValueError(f"Argument `{name}` must hold different values, but is {values}.")
+    return tuple(values)
+
+
+def _check_blocks(name: str, value: Any) -> None:
+    """Refuse a number of prompts that is not made of whole blocks."""
+    check_at_least(name, value, BLOCK)
+    if value % BLOCK:
+        raise ValueError(f"Argument `{name}` must be a multiple of {BLOCK}, but is {value}.")

@@ -1,0 +1,177 @@
+"""Where a store is, who may write to it, and what is said when it fails."""
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_SCHEMES = ("s3", "gs")
+
+
+class StoreError(OSError):
+    """A store that cannot be read or written, or that somebody else writes to."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Location:
+    """A local folder, or a prefix within a bucket of an object store.
+
+    Attributes:
+        scheme: "file", "s3" or "gs".
+        bucket: the bucket, empty for a folder.
+        prefix: path within the bucket, or the folder.
+    """
+
+    scheme: str
+    bucket: str
+    prefix: str
+
+    def __str__(self) -> str:
+        return self.prefix if self.scheme == "file" else f"{self.scheme}://{self.bucket}/{self.prefix}"
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder; None for an object store."""
+        return Path(self.prefix) if self.scheme == "file" else None
+
+
+def parse_location(store: str | Path) -> Location:
+    """A folder, or a URL such as s3://bucket/prefix or gs://bucket/prefix.
+
+    Raises:
+        ValueError: on other schemes, and on URLs without a bucket or a prefix.
+    """
+    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/*(.*?)/*", str(store), re.S)
+    if match is None:
+        if not str(store):
+            raise ValueError("Argument `store` must be a folder or a URL, but is empty.")
+        return Location("file", "", str(store))
+    scheme, bucket, prefix = match.groups()
+    if scheme not in _SCHEMES:
+        known = " or ".join(f"{s}://bucket/prefix" for s in _SCHEMES)
+        raise ValueError(f"Argument `store` must be a folder or {known}, but is {store}.")
+    if not bucket or not prefix:
+        raise ValueError(f"Argument `store` must name a bucket and a prefix, but is {store}.")
+    return Location(scheme, bucket, prefix)
+
+
+def open_storage(location: Location) -> Any:
+    """Storage for icechunk; keys, region and endpoint of an object store come from the environment."""
+    icechunk = need("icechunk")
+    if location.scheme == "gs":
+        return icechunk.gcs_storage(bucket=location.bucket, prefix=location.prefix, from_env=True)
+    if location.scheme == "s3":
+        endpoint = os.environ.get("AWS_ENDPOINT_URL")
+        return icechunk.s3_storage(
+            bucket=location.bucket,
+            prefix=location.prefix,
+            from_env=True,
+            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+            endpoint_url=endpoint,
+            allow_http=bool(endpoint and endpoint.startswith("http://")),
+            force_path_style=endpoint is not None,
+        )
+    # It warns that folders do not tell writers apart: `only_writer` does.
+    icechunk.set_logs_filter("error")
+    try:
+        return icechunk.local_filesystem_storage(location.prefix)
+    finally:
+        icechunk.set_logs_filter(None)
+
+
+@contextlib.contextmanager
+def only_writer(location: Location) -> Iterator[None]:
+    """Be the only process that writes to a folder, until the end or the process's death; others are refused.
+
+    Writers of object stores are told apart when they commit.
+
+    Raises:
+        StoreError: if another process writes to it, or if its file system has no locks.
+    """
+    if location.folder is None:
+        yield
+        return
+    path = location.folder.with_name(location.folder.name + ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _lock(path, location)
+    try:
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path, location: Location) -> int:
+    """Descriptor of the locked file; the kernel takes the lock back when the process dies."""
+    fcntl = importlib.import_module("fcntl")
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            who = os.read(descriptor, 32).decode()
+            os.close(descriptor)
+            if not isinstance(error, BlockingIOError):
+                raise StoreError(f"The store {location} cannot be locked: {error}.") from error
+            raise StoreError(
+                f"The store {location} is being written by another process{who and f' ({who})'}: one at a time."
+            ) from error
+        # Whoever held the lock may have removed the file on leaving.
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def told(location: Location, what: str) -> Iterator[None]:
+    """Turn failures of the store into one clear line; ``what`` was being done."""
+    icechunk = need("icechunk")
+    zarr_error = importlib.import_module("zarr.errors").BaseZarrError
+    failures = (icechunk.IcechunkError, zarr_error, OSError, RuntimeError)
+    try:
+        yield
+    except StoreError:
+        raise
+    except icechunk.ConflictError as error:
+        raise conflict(location) from error
+    except failures as error:
+        raise StoreError(
+            f"The store {location} cannot be {what}: {_cause(error)}. Its finished chunks are safe."
+        ) from error
+
+
+def conflict(location: Location) -> StoreError:
+    """What to raise when somebody else has committed."""
+    return StoreError(
+        f"The store {location} has been written by another process since this one opened it: one at a time. "
+        "Its finished chunks are safe; run again once the other is done."
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost cause of icechunk's report, in one line."""
+    lines = [re.sub(r"^[\s|x`>-]*", "", line) for line in str(error).splitlines()]
+    lines = [
+        line for line in lines if line and not line.startswith(("context:", "at ", "with ")) and "::" not in line
+    ]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".")
+
+
+def need(module: str) -> ModuleType:
+    """A module of the extra `sweep`.
+
+    Raises:
+        ImportError: if it is not installed, with the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f'Sweeps need {module}: pip install "jaxkinetic[sweep]"') from error
