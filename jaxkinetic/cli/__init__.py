@@ -11,10 +11,12 @@ from jaxkinetic.cli.particles import figures, simulate
 from jaxkinetic.cli.phase import phase
 from jaxkinetic.cli.profile import profile
 from jaxkinetic.cli.sensitivity import sensitivity
+from jaxkinetic.cli.sweep import sweep
 
 app = tyro.extras.SubcommandApp()
 for command in (fit, profile, limit, estimate, sensitivity, phase, simulate, figures):
     app.command(command)
+app.command(sweep, name="sweep", help="Run, watch, draw and extend grids of estimates that survive interruptions.")
 
 
 def main() -> None:
@@ -23,7 +25,7 @@ def main() -> None:
         app.cli(
             prog="jaxkinetic", description="Causal self-attention as interacting particles: lost in the middle."
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(_fail(str(error)))
 
 

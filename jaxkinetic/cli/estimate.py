@@ -18,6 +18,7 @@ from jaxkinetic.cli.common import (
     say,
     write_json,
 )
+from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
 from jaxkinetic.cli.law_file import read_settings
 from jaxkinetic.law_table import LAWS, build_law
 
@@ -49,6 +50,7 @@ def estimate(
         ),
     ] = None,
     seed: Annotated[int, tyro.conf.arg(help="Seed of the prompts.")] = 0,
+    hosts: SeveralHosts = Hosts(),  # noqa: B008
     out: OutFolder = Path("jaxkinetic-results"),
     json: JsonFile = None,
 ) -> None:
@@ -57,6 +59,7 @@ def estimate(
     Writes a figure (estimate.png) of the estimate, its 95 % band, and the limit S_t(sigma_0) of N to infinity.
     """
     check_folder(out)
+    check_hosts(hosts)
     table = LAWS[law] if config is None else _law_of(config)
     configure()
     import jax
@@ -65,13 +68,16 @@ def estimate(
 
     from jaxkinetic import ALiBi, CausalAttention, ExpCosine, estimate_profile, plotting, retrieval_profile
 
+    writes = start(hosts)
     model = CausalAttention(ExpCosine(beta), ALiBi(lam))
     prompts = build_law(table)
     found = estimate_profile(
         model, time, vocab_size, n_tokens, n_prompts, jax.random.key(seed), prompts, estimator=estimator,
         control_variate=None if control_variate else False, sources=sources or None, accuracy=accuracy,
-        progress=True,
+        progress=writes,
     )  # fmt: skip
+    if not writes:
+        return
     limit = (
         None
         if accuracy == "hard"

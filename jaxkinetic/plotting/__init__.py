@@ -16,6 +16,7 @@ from jaxkinetic.plotting.profiles import plot_estimate, plot_profile, plot_profi
 from jaxkinetic.plotting.prompts import plot_angles, plot_circle, plot_snapshots
 from jaxkinetic.plotting.sensitivity import plot_elasticities, plot_experiment, plot_sensitivity
 from jaxkinetic.plotting.style import COLOURS, MARKERS
+from jaxkinetic.plotting.sweep import plot_sweep
 
 __all__ = [
     "COLOURS",
@@ -49,4 +50,5 @@ __all__ = [
     "plot_profiles",
     "plot_sensitivity",
     "plot_snapshots",
+    "plot_sweep",
 ]

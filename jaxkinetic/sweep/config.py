@@ -169,11 +169,13 @@ class SweepConfig:
             return
         self._set("standard_error", number(self.standard_error, "standard_error"))
         check_positive("standard_error", self.standard_error)
-        self._set("n_prompts", self.chunk if self.n_prompts is None else self.n_prompts)
-        self._set("max_prompts", max(_MOST, self.n_prompts) if self.max_prompts is None else self.max_prompts)
-        for name in ("n_prompts", "max_prompts"):
-            _check_blocks(name, getattr(self, name))
-        check_at_least("max_prompts", self.max_prompts, self.n_prompts)
+        fewest = self.chunk if self.n_prompts is None else self.n_prompts
+        _check_blocks("n_prompts", fewest)
+        most = max(_MOST, fewest) if self.max_prompts is None else self.max_prompts
+        _check_blocks("max_prompts", most)
+        check_at_least("max_prompts", most, fewest)
+        self._set("n_prompts", fewest)
+        self._set("max_prompts", most)
 
     def _asked_sources(self, n_tokens: int) -> Any:
         return np.arange(1, n_tokens) / n_tokens if self.sources == "all" else np.asarray(self.sources)

@@ -63,6 +63,9 @@ def parse_location(store: str | Path) -> Location:
 def open_storage(location: Location) -> Any:
     """Storage for icechunk; keys, region and endpoint of an object store come from the environment."""
     icechunk = need("icechunk")
+    # It logs to standard output, what it raises besides, and that folders do not tell writers apart: locks do.
+    if "ICECHUNK_LOG" not in os.environ:
+        icechunk.set_logs_filter("off")
     if location.scheme == "gs":
         return icechunk.gcs_storage(bucket=location.bucket, prefix=location.prefix, from_env=True)
     if location.scheme == "s3":
@@ -76,12 +79,7 @@ def open_storage(location: Location) -> Any:
             allow_http=bool(endpoint and endpoint.startswith("http://")),
             force_path_style=endpoint is not None,
         )
-    # It warns that folders do not tell writers apart: `only_writer` does.
-    icechunk.set_logs_filter("error")
-    try:
-        return icechunk.local_filesystem_storage(location.prefix)
-    finally:
-        icechunk.set_logs_filter(None)
+    return icechunk.local_filesystem_storage(location.prefix)
 
 
 @contextlib.contextmanager

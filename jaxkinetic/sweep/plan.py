@@ -57,7 +57,7 @@ class SweepPlan:
                 f"prompts     {prompts}",
                 f"work        {self.evaluations:.3g} token-drift evaluations, {self.n_steps} steps to depth t",
                 f"memory      {self.memory / 2**20:.3g} MiB on each device",
-                f"time        {_duration(self.seconds)} at {self.rate:.3g} evaluations a second (one point measured)",
+                f"time        {_duration(self.seconds)} at {self.rate:.3g} a second, measured at one point",
             ]
         )
 
@@ -98,18 +98,18 @@ def plan_sweep(
     values = ensemble.pilot(n_steps, key, 0, memory, here)
     once = time.perf_counter() - start
     workers = len(here) * jax.process_count()
-    rate = workers * BLOCK * _evaluations(config, middle, n_steps) / once
+    rate = workers * BLOCK * evaluations(config, middle, n_steps) / once
     pilot = Moments.of(values)
     counts, most, work = [], 0, 0.0
     for point, known in left:
         done = 0 if known is None else known.count
         counts.append(max(expected_prompts(config, known or pilot) - done, 0))
         most += (config.max_prompts or config.n_prompts or 0) - done
-        work += counts[-1] * _evaluations(config, point, n_steps)
+        work += counts[-1] * evaluations(config, point, n_steps)
         if known is None:
             # Steps and steps half as long, on one block and one device, tell what the steps leave.
             work += (
-                workers * BLOCK * (_evaluations(config, point, n_steps) + _evaluations(config, point, 2 * n_steps))
+                workers * BLOCK * (evaluations(config, point, n_steps) + evaluations(config, point, 2 * n_steps))
             )
     programs = len({(p.beta, p.n_tokens, p.vocab_size, p.law, p.estimator) for p, _ in left})
     largest = max(config.bytes_per_prompt(point) for point, _ in left)
@@ -138,7 +138,7 @@ def _runs(config: SweepConfig, point: Point) -> int:
     return {"naive": 1, "adjoint": _GRADIENT, "glauber": 1 + n_sources}[chosen]
 
 
-def _evaluations(config: SweepConfig, point: Point, n_steps: int) -> int:
+def evaluations(config: SweepConfig, point: Point, n_steps: int) -> int:
     """Velocities of tokens for one prompt: Tsit5 asks for six a step, and one before."""
     return point.n_tokens * (6 * n_steps + 1) * _runs(config, point)
 

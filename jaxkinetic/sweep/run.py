@@ -47,8 +47,8 @@ def run_sweep(
     here = local_devices(devices)
     with contextlib.ExitStack() as stack:
         writer = _Writer(stack, store)
-        on_first(lambda: writer.open(config))
-        _advance(config, writer, memory, here, progress)
+        _, states = on_first(lambda: writer.begin(config, {}))
+        _advance(config, states, writer, memory, here, progress)
 
 
 def extend_sweep(
@@ -85,8 +85,8 @@ def extend_sweep(
     given = {name: value for name, value in goals.items() if value is not None}
     with contextlib.ExitStack() as stack:
         writer = _Writer(stack, store)
-        config = SweepConfig(**on_first(lambda: writer.extend(given)))
-        _advance(config, writer, memory, here, progress)
+        record, states = on_first(lambda: writer.begin(None, given))
+        _advance(SweepConfig(**record), states, writer, memory, here, progress)
 
 
 def extended(config: SweepConfig, goals: dict[str, Any]) -> SweepConfig:
@@ -110,29 +110,31 @@ class _Writer:
     location: str | Path
     store: SweepStore | None = None
 
-    def open(self, config: SweepConfig | None) -> None:
+    def begin(
+        self, config: SweepConfig | None, goals: dict[str, Any]
+    ) -> tuple[dict[str, Any], list[PointState | None]]:
+        """What to compute and what is known of each point; goals are set once all of that could be read."""
         self.store = self.stack.enter_context(open_writer(self.location, config))
-
-    def extend(self, goals: dict[str, Any]) -> dict[str, Any]:
-        self.open(None)
-        assert self.store is not None
-        config = extended(self.store.config, goals)
-        if config != self.store.config:
-            self.store.set_goals(config)
-        return config.record()
-
-    def read(self, point: Point) -> PointState | None:
-        assert self.store is not None
-        return self.store.read(point)
+        wanted = extended(self.store.config, goals) if config is None else config
+        states = [self.store.read(point) for point in wanted.points()]
+        if config is None and wanted != self.store.config:
+            self.store.set_goals(wanted)
+        return wanted.record(), states
 
     def write(self, point: Point, state: PointState) -> None:
         assert self.store is not None
         self.store.write(point, state)
 
 
-def _advance(config: SweepConfig, writer: _Writer, memory: float, devices: Sequence[Any], progress: bool) -> None:
+def _advance(
+    config: SweepConfig,
+    states: list[PointState | None],
+    writer: _Writer,
+    memory: float,
+    devices: Sequence[Any],
+    progress: bool,
+) -> None:
     key, points = jax.random.key(config.seed), list(config.points())
-    states = on_first(lambda: [writer.read(point) for point in points])
     with _Meter(config, points, states, progress) as meter:
         for i, (point, state) in enumerate(zip(points, states, strict=True)):
             if state is not None and config.is_done(state.moments):

@@ -185,7 +185,7 @@ def open_sweep(store: str | Path) -> "xarray.Dataset":
     names = {"long_name": "retrieval profile, S_N(sigma_0)", "units": "1"}
     found["values"] = found["mean"].assign_attrs(names)
     found["standard_error"] = error.assign_attrs(long_name="standard error of S_N(sigma_0)", units="1")
-    return found
+    return found[["values", "standard_error", "count", "n_steps", "step_error", "mean", "m2"]]
 
 
 def check_same(stored: SweepConfig, asked: SweepConfig, location: Location) -> None:

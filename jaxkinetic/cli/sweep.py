@@ -1,0 +1,257 @@
+"""`jaxkinetic sweep`: run, status, plot and extend."""
+
+import contextlib
+import json as json_module
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from jaxkinetic.cli.common import JsonFile, OutFolder, check_folder, configure, save, say, write_json
+from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
+
+if TYPE_CHECKING:
+    import xarray
+
+    from jaxkinetic import SweepConfig
+
+Store = Annotated[
+    str, tyro.conf.arg(metavar="DIR", help="The store: a folder, or a URL such as s3://bucket/prefix.")
+]
+Memory = Annotated[float, tyro.conf.arg(metavar="GIB", help="Memory budget on each device, in GiB.")]
+DryRun = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Say what it takes, and write nothing.")]
+_MANY = 40
+
+sweep = tyro.extras.SubcommandApp()
+
+
+@sweep.command
+def run(
+    config: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG", help="TOML file of the sweep.")],
+    store: Store,
+    dry_run: DryRun = False,
+    memory: Memory = 1.0,
+    hosts: SeveralHosts = Hosts(),  # noqa: B008
+    json: JsonFile = None,
+) -> None:
+    """Compute a grid of estimates into a store, or go on where it was interrupted.
+
+    Every key of the TOML file may be left out. The first seven take a value or a list; the grid is their product:
+
+        beta = [0.5, 1, 2]
+        lam = 1.0
+        time = 1.0
+        n_tokens = [64, 128]
+        vocab_size = 8
+        law = "uniform"                 # names: uniform, smooth, codewords, or of [laws.NAME]
+        estimator = "auto"
+        sources = [0.1, 0.3, 0.5]       # or "all"
+        accuracy = "soft"
+        control_variate = true
+        seed = 0
+        n_prompts = 1024                # prompts at each point, and/or
+        standard_error = 0.01           # the error to reach at the worst source,
+        max_prompts = 65536             # with at most so many
+        chunk = 1024                    # prompts from one commit to the next
+
+        [laws.mine]                     # as for `jaxkinetic limit`
+        waves = [{ n = 1, cos = [0.6], turn = 2 }]
+    """
+    check_hosts(hosts)
+    _check_memory(memory)
+    configure()
+    from jaxkinetic import plan_sweep, read_config, run_sweep
+
+    settings = read_config(config)
+    writes = start(hosts)
+    if dry_run:
+        plan = plan_sweep(settings, store, memory=memory * 2**30)
+        if writes:
+            say(str(plan), json)
+            write_json(vars(plan), json)
+        return
+    with _interruptible():
+        run_sweep(settings, store, memory=memory * 2**30, progress=writes)
+    if writes:
+        _report(store, json)
+
+
+@sweep.command
+def extend(
+    store: Store,
+    n_prompts: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help="Prompts at each point, no fewer than before.")
+    ] = None,
+    standard_error: Annotated[
+        float | None,
+        tyro.conf.arg(metavar="FLOAT", help="Error to reach at the worst source, no larger than before."),
+    ] = None,
+    max_prompts: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help="Most prompts to spend on that error.")
+    ] = None,
+    chunk: Annotated[int | None, tyro.conf.arg(metavar="INT", help="Prompts from one commit to the next.")] = None,
+    memory: Memory = 1.0,
+    hosts: SeveralHosts = Hosts(),  # noqa: B008
+    json: JsonFile = None,
+) -> None:
+    """Add prompts to a sweep or lower the error that it must reach; without either, go on with it."""
+    check_hosts(hosts)
+    _check_memory(memory)
+    configure()
+    from jaxkinetic import extend_sweep
+
+    writes = start(hosts)
+    with _interruptible():
+        extend_sweep(
+            store, n_prompts=n_prompts, standard_error=standard_error, max_prompts=max_prompts, chunk=chunk,
+            memory=memory * 2**30, progress=writes,
+        )  # fmt: skip
+    if writes:
+        _report(store, json)
+
+
+@sweep.command
+def status(store: Store, json: JsonFile = None) -> None:
+    """Say what a store holds, also while it is being written."""
+    configure()
+    _report(store, json)
+
+
+@sweep.command
+def plot(
+    store: Store,
+    select: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help="Draw these points only, as in lam=1.")
+    ] = (),
+    out: OutFolder = Path("jaxkinetic-results"),
+    json: JsonFile = None,
+) -> None:
+    """Draw profiles over the grid with 95 % error bars, and the limit where it has a closed form (sweep.png)."""
+    check_folder(out)
+    configure()
+    from jaxkinetic import open_sweep, plotting
+
+    found = open_sweep(store)
+    for choice in select:
+        found = _select(found, choice)
+    save(plotting.plot_sweep(found), out / "sweep.png", json)
+    write_json(_record(store, found), json)
+
+
+def _check_memory(memory: float) -> None:
+    if not 0 < memory < float("inf"):
+        raise ValueError(f"Argument `memory` must be positive and finite, but is {memory}.")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise OSError("Interrupted. Finished chunks are safe; the same command goes on from there.") from stop
+
+
+def _select(found: "xarray.Dataset", choice: str) -> "xarray.Dataset":
+    """The part of a sweep at one value of one dimension."""
+    import numpy as np
+
+    from jaxkinetic.law_table import check_keys
+    from jaxkinetic.sweep.config import DIMS
+
+    name, is_pair, text = choice.partition("=")
+    if not is_pair:
+        raise ValueError(f"Argument `select` must be made of NAME=VALUE, but holds {choice}.")
+    check_keys({name: text}, DIMS, "`select`")
+    labels = found[name].values
+    if labels.dtype.kind == "U":
+        hits = labels == text
+    else:
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise ValueError(f"Argument `select` must give a number for {name}, but gives {text}.") from error
+        hits = np.isclose(labels, value, rtol=1e-9, atol=0)
+    if not hits.any():
+        values = ", ".join(str(v) for v in labels.tolist())
+        raise ValueError(f"Argument `select` must name a value of the sweep, {values}, but is {choice}.")
+    return found.isel({name: hits.nonzero()[0]})
+
+
+def _report(store: str, json: str | None) -> None:
+    from jaxkinetic import open_sweep
+
+    record = _record(store, open_sweep(store))
+    say(_table(record), json)
+    write_json(record, json)
+
+
+def _record(store: str, found: "xarray.Dataset") -> dict[str, Any]:
+    """The manifest and every point, for machines."""
+    import numpy as np
+
+    from jaxkinetic.particles.ensemble import Moments
+    from jaxkinetic.sweep.config import DIMS
+
+    config = _config(found)
+    dims = list(DIMS)
+    points = []
+    for index in np.ndindex(*(found.sizes[name] for name in dims)):
+        at = found.isel(dict(zip(dims, index, strict=True)))
+        used = ~np.isnan(at["sigma_0"].values)
+        count = int(at["count"])
+        moments = Moments(count, at["mean"].values[used], at["m2"].values[used]) if count else None
+        points.append(
+            {name: at[name].item() for name in dims}
+            | {
+                "n_prompts": count,
+                "done": config.is_done(moments),
+                "n_steps": int(at["n_steps"]),
+                "step_error": float(at["step_error"]),
+                "sources": at["sigma_0"].values[used].tolist(),
+                "values": at["values"].values[used].tolist(),
+                "standard_error": at["standard_error"].values[used].tolist(),
+            }
+        )
+    manifest = {name: value for name, value in found.attrs.items() if name not in ("configuration", "title")}
+    for name in ("versions", "estimators"):
+        manifest[name] = json_module.loads(manifest[name])
+    return {"store": store, "configuration": config.record(), "manifest": manifest, "points": points}
+
+
+def _config(found: "xarray.Dataset") -> "SweepConfig":
+    from jaxkinetic import SweepConfig
+
+    return SweepConfig(**json_module.loads(found.attrs["configuration"]))
+
+
+def _table(record: dict[str, Any]) -> str:
+    points, config, manifest = record["points"], record["configuration"], record["manifest"]
+    versions = manifest["versions"]
+    goal = f"{config['n_prompts']} prompts at each point"
+    if config["standard_error"] is not None:
+        goal += f", then to an error of {config['standard_error']:g} or {config['max_prompts']} prompts"
+    lines = [
+        f"store       {record['store']}, made {manifest['created']} by jaxkinetic {versions['jaxkinetic']}, "
+        f"jax {versions['jax']} on {manifest['device']}",
+        f"goal        {goal}",
+        f"points      {sum(p['done'] for p in points)} of {len(points)} done, "
+        f"{sum(p['n_prompts'] for p in points)} prompts in all",
+    ]
+    varied = [
+        name for name in points[0] if name in config and isinstance(config[name], list) and len(config[name]) > 1
+    ]
+    varied = [name for name in varied if name != "sources"]
+    lines.append("".join(f"{name:>12}" for name in varied) + f"{'prompts':>12}{'worst error':>14}{'steps':>8}")
+    for point in points[:_MANY]:
+        worst = f"{max(point['standard_error']):.2g}" if point["n_prompts"] else "-"
+        row = "".join(
+            f"{point[name] if isinstance(point[name], str) else format(point[name], 'g'):>12}" for name in varied
+        )
+        mark = "" if point["done"] else "  not done"
+        if point["n_prompts"] and point["step_error"] > max(point["standard_error"]):
+            mark += "  steps too long for this error: start another sweep with more `n_steps`"
+        lines.append(f"{row}{point['n_prompts']:>12}{worst:>14}{point['n_steps']:>8}{mark}")
+    if len(points) > _MANY:
+        lines.append(f"... and {len(points) - _MANY} more: --json has all")
+    return "\n".join(lines)

@@ -1,0 +1,120 @@
+"""What cannot be a sweep is refused by name, before anything is compiled or written."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkinetic.sweep import SweepConfig, read_config
+from jaxkinetic.sweep.config import DIMS
+
+WAVES = "waves = [{ n = 1, cos = [0.6] }]\n"
+
+
+def read(folder: Path, text: str) -> SweepConfig:
+    path = folder / "sweep.toml"
+    path.write_text(text)
+    return read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bta = 1.0", "Key `bta` of .*sweep.toml is unknown; the nearest is `beta`"),
+        ("n_prompt = 32", "Key `n_prompt` .* is unknown; the nearest is `n_prompts`"),
+        ("[law]\nwave = []", "Key `wave` of law is unknown; the nearest is `waves`"),
+        ("[laws.mine]\nwave = []", "Key `wave` of law is unknown; the nearest is `waves`"),
+        ('law = "unifrm"', "Key `unifrm` of `law` is unknown; the nearest is `uniform`"),
+        ("[laws.uniform]\n" + WAVES, "`laws` must leave uniform, smooth, codewords as they are"),
+        ("[laws.mine]\nprobabilities = [[0.4], [0.4]]", "`probabilities` must sum to one"),
+        ("laws = 3", "`laws` must be a table of laws by name, but is 3"),
+        ('estimator = "adjont"', "`estimator` must be 'auto', 'naive', 'glauber' or 'adjoint', but is 'adjont'"),
+        ('law = "codewords"\nestimator = "adjoint"', "`estimator` must not be 'adjoint' for CodewordPrompts"),
+        ('law = ["uniform", "codewords"]\nestimator = ["auto", "adjoint"]', "must not be 'adjoint' for Codeword"),
+        ('accuracy = "hard"\nlaw = "smooth"\nestimator = "adjoint"', "must not be 'adjoint' for DensityPrompts"),
+        ("estimator = 3", "`estimator` must be a name or a list of names, but holds 3"),
+        ('accuracy = "firm"', "`accuracy` must be 'soft' or 'hard', but is 'firm'"),
+        ("beta = [1, 0]", "`beta` must be positive and finite"),
+        ("beta = inf", "`beta` must be positive and finite"),
+        ('beta = "one"', "`beta` must be made of numbers, but holds 'one'"),
+        ("beta = true", "`beta` must be made of numbers, but holds True"),
+        ("beta = []", "`beta` must be a value or a list of values"),
+        ("beta = [1, 2, 1.0]", "`beta` must hold different values"),
+        ("beta = [[1], [2]]", "`beta` must be made of numbers"),
+        ("lam = nan", "`lam` must be finite, but is"),
+        ("time = 0", "`time` must be positive and finite"),
+        ("n_tokens = 1", "`n_tokens` must be at least 2, but is 1"),
+        ("n_tokens = 8.0", "`n_tokens` must be an integer, but is 8.0"),
+        ("vocab_size = [8, 1]", "`vocab_size` must be at least 2, but is 1"),
+        ("n_tokens = 4\nsources = [0.1, 0.2]", "N = 4 is too small for 2 sources"),
+        ("n_tokens = [64, 4]", "N = 4 is too small for 9 sources up to 0.9"),
+        ("sources = [0.5, 1.0]", r"`sources` must lie in \(0, 1\)"),
+        ("sources = []", "`sources` must be a non-empty one-dimensional array"),
+        ('sources = "some"', "`sources` must be 'all' or positions, but is 'some'"),
+        ('sources = ["a"]', "`sources` must be made of numbers, but holds 'a'"),
+        ("control_variate = 1", "`control_variate` must be true or false, but is 1"),
+        ("seed = -1", "`seed` must be at least 0, but is -1"),
+        ("seed = 0.5", "`seed` must be an integer, but is 0.5"),
+        ("n_steps = 1000", "`n_steps` must be at most 128, but is 1000"),
+        ("n_prompts = 100", "`n_prompts` must be a multiple of 32, but is 100"),
+        ("n_prompts = 0", "`n_prompts` must be at least 32, but is 0"),
+        ("chunk = 33", "`chunk` must be a multiple of 32, but is 33"),
+        ("chunk = 64.0", "`chunk` must be an integer, but is 64.0"),
+        ("standard_error = 0", "`standard_error` must be positive and finite"),
+        ('standard_error = "low"', "`standard_error` must be made of numbers, but holds 'low'"),
+        ("max_prompts = 64", "`max_prompts` must be None where no `standard_error` is asked for"),
+        ("standard_error = 1\nn_prompts = 64\nmax_prompts = 32", "`max_prompts` must be at least 64, but is 32"),
+        ("beta = ", "sweep.toml is not TOML"),
+    ],
+)
+@pytest.mark.usefixtures("as_installed")
+def test_bad_files(tmp_path: Path, text: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, text)
+
+
+def test_scalars_and_lists_make_a_grid_in_order(tmp_path: Path):
+    config = read(tmp_path, 'beta = [2, 1]\nlam = 0\nn_tokens = [16, 32]\nestimator = ["naive", "auto"]\n')
+    assert config.shape == (2, 1, 1, 2, 1, 1, 2)
+    points = list(config.points())
+    assert [(p.beta, p.n_tokens, p.estimator) for p in points[:3]] == [
+        (2.0, 16, "naive"),
+        (2.0, 16, "auto"),
+        (2.0, 32, "naive"),
+    ]
+    assert [p.index for p in points] == list(np.ndindex(config.shape))
+    assert str(points[0]).startswith("beta = 2.0, lam = 0.0, time = 1.0, n_tokens = 16, ")
+
+
+def test_laws_of_ones_own_by_name_or_alone(tmp_path: Path):
+    named = read(tmp_path, 'law = ["mine", "uniform"]\n[laws.mine]\n' + WAVES)
+    alone = read(tmp_path, "[law]\n" + WAVES)
+    assert (named.law, alone.law) == (("mine", "uniform"), ("custom",))
+    for law in (named.build_law("mine"), alone.build_law("custom")):
+        np.testing.assert_allclose(law.fourier(jnp.asarray(0.5), 2), [0.3, 0], atol=1e-15)
+    assert alone.chosen_estimator("custom", "auto") == "adjoint"
+
+
+def test_record_gives_the_same_configuration_back():
+    config = SweepConfig(
+        beta=np.array([0.5, 1.0]), n_tokens=np.array([64, 128]), law={"waves": ({"n": 1, "cos": (0.6,)},)},
+        sources=np.array([0.2, 0.4]), standard_error=0.1,
+    )  # fmt: skip
+    assert SweepConfig(**config.record()) == config
+    assert config.n_tokens == (64, 128)
+    assert all(type(n) is int for n in config.n_tokens)
+
+
+def test_goals_left_out_have_their_defaults():
+    assert (SweepConfig().n_prompts, SweepConfig().max_prompts) == (1024, None)
+    target = SweepConfig(standard_error=0.1, chunk=64)
+    assert (target.n_prompts, target.max_prompts) == (64, 2**20)
+    assert all(len(getattr(target, name)) == 1 for name in DIMS)
+
+
+def test_chunks_end_at_multiples_and_at_goals():
+    config = SweepConfig(n_prompts=224, chunk=96)
+    assert [config.next_chunk(count) for count in (0, 32, 96, 192)] == [96, 64, 96, 32]
+    target = SweepConfig(n_prompts=64, standard_error=0.1, max_prompts=128, chunk=96)
+    assert [target.next_chunk(count) for count in (0, 64, 96)] == [64, 32, 32]

@@ -1,0 +1,247 @@
+"""Stores: one writer, one configuration, and no finished chunk is lost."""
+
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxkinetic as jk
+from jaxkinetic.particles.ensemble import Moments
+from jaxkinetic.sweep import location
+from jaxkinetic.sweep.location import Location, StoreError, only_writer, open_storage, parse_location
+from jaxkinetic.sweep.run import _Writer
+from jaxkinetic.sweep.store import PointState, open_writer
+from tests.sweep.sweeps import TINY
+
+POINT = next(TINY.points())
+STATE = PointState(Moments(32, np.array([1.0, 2.0]), np.array([3.0, 4.0])), 4, 1e-5)
+
+
+def hold(store: str, ready) -> None:
+    with only_writer(parse_location(store)):
+        ready.set()
+        signal.pause()
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()}
+
+
+def test_second_writer_is_refused_until_the_first_is_gone_even_if_killed(tmp_path: Path):
+    store = tmp_path / "s"
+    jk.run_sweep(TINY, store)
+    before = contents(store)
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    first = context.Process(target=hold, args=(str(store), ready))
+    first.start()
+    assert ready.wait(60)
+    for attempt in (lambda: jk.run_sweep(TINY, store), lambda: jk.extend_sweep(store, n_prompts=128)):
+        with pytest.raises(StoreError, match=rf"is being written by another process \({first.pid}\)"):
+            attempt()
+    assert contents(store) == before
+    assert jk.open_sweep(store)["count"].sum() == 192
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    assert (tmp_path / "s.lock").exists()
+    jk.extend_sweep(store, n_prompts=128)
+    assert jk.open_sweep(store)["count"].sum() == 256
+    assert not (tmp_path / "s.lock").exists()
+
+
+def test_commits_of_another_writer_are_seen_where_there_are_no_locks(tmp_path: Path, monkeypatch):
+    """As in an object store, whose only defence is the commit."""
+    store = tmp_path / "s"
+    unlocked = monkeypatch.context
+    with unlocked() as patch:
+        patch.setattr(location, "_lock", lambda *_: os.open(os.devnull, os.O_WRONLY))
+        patch.setattr(os, "truncate", lambda *_: None)
+        with open_writer(store, TINY) as first, open_writer(store, TINY) as second:
+            first.write(POINT, STATE)
+            with pytest.raises(StoreError, match="has been written by another process since this one opened it"):
+                second.write(POINT, STATE)
+            first.write(POINT, PointState(STATE.moments.merge(STATE.moments), 4, 1e-5))
+    assert int(jk.open_sweep(store)["count"].max()) == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "seed is 0 there, but 1 here. Nothing was changed"),
+        ({"beta": 2.0}, r"beta is \[1.0\] there, but \[2.0\] here"),
+        ({"beta": 2.0, "lam": 3.0}, "and 1 more differ"),
+        ({"n_tokens": [8, 9]}, r"n_tokens is \[8\] there, but \[8, 9\] here"),
+        ({"sources": [0.3, 0.6]}, "sources is"),
+        ({"law": "smooth"}, "law is"),
+        ({"n_steps": 8}, "n_steps is None there, but 8 here"),
+        (
+            {"n_prompts": 128},
+            "n_prompts is 96 there, but 128 here. Nothing was changed. To change goals use `extend`",
+        ),
+    ],
+)
+def test_another_configuration_is_refused(tmp_path: Path, change: dict, message: str):
+    with open_writer(tmp_path / "s", TINY) as store:
+        store.write(POINT, STATE)
+    before = contents(tmp_path / "s")
+    with pytest.raises(ValueError, match=message):
+        jk.run_sweep(TINY.replace(**change), tmp_path / "s")
+    with pytest.raises(ValueError, match="holds another configuration"):
+        jk.plan_sweep(TINY.replace(**change), tmp_path / "s")
+    assert contents(tmp_path / "s") == before
+
+
+def test_fewer_prompts_are_refused(tmp_path: Path):
+    with open_writer(tmp_path / "s", TINY):
+        pass
+    before = contents(tmp_path / "s")
+    with pytest.raises(ValueError, match="`n_prompts` must be at least 96, as the store has it, but is 64"):
+        jk.extend_sweep(tmp_path / "s", n_prompts=64)
+    assert contents(tmp_path / "s") == before
+
+
+def test_no_devices_and_no_store(tmp_path: Path):
+    with pytest.raises(ValueError, match="`devices` must hold at least one device"):
+        jk.run_sweep(TINY, tmp_path / "s", devices=[])
+    for attempt in (jk.open_sweep, jk.extend_sweep):
+        with pytest.raises(ValueError, match="there is none at"):
+            attempt(tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_loses_no_finished_chunk(tmp_path: Path, monkeypatch):
+    """Files may no longer grow after the second of three chunks; the same call goes on once they may."""
+    store, exact = tmp_path / "s", tmp_path / "exact"
+    jk.run_sweep(TINY, exact)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writes, write = [], _Writer.write
+
+    def full_after_two(self: _Writer, *given) -> None:
+        if len(writes) == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+        write(self, *given)
+        writes.append(given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Writer, "write", full_after_two)
+        try:
+            with pytest.raises(
+                StoreError, match=r"cannot be written: .*[Ff]ile too large.* finished chunks are safe"
+            ):
+                jk.run_sweep(TINY, store)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert jk.open_sweep(store)["count"].values.ravel().tolist() == [64, 0]
+    jk.run_sweep(TINY, store)
+    np.testing.assert_array_equal(jk.open_sweep(store)["values"], jk.open_sweep(exact)["values"])
+
+
+@pytest.mark.parametrize("damage", ["reference", "snapshots", "manifests"])
+def test_unreadable_store_is_left_as_it_is(tmp_path: Path, damage: str):
+    store = tmp_path / "s"
+    with open_writer(store, TINY) as writer:
+        writer.write(POINT, STATE)
+    whole = contents(store)
+    if damage == "reference":
+        (store / "refs" / "branch.main" / "ref.json").write_text("{")
+    else:
+        for file in (store / damage).iterdir():
+            file.write_bytes(file.read_bytes()[:7])
+    broken = contents(store)
+    for attempt in (
+        lambda: jk.run_sweep(TINY, store),
+        lambda: jk.extend_sweep(store, n_prompts=128),
+        lambda: jk.open_sweep(store),
+    ):
+        with pytest.raises(StoreError, match=r"cannot be (read|opened)") as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+    assert contents(store) == broken
+    for name, data in whole.items():
+        (store / name).write_bytes(data)
+    assert int(jk.open_sweep(store)["count"].sum()) == 32
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_something_else_is_never_overwritten(tmp_path: Path, kind: str):
+    other = tmp_path / "other"
+    if kind == "folder":
+        other.mkdir()
+        (other / "thesis.tex").write_text("\\begin{document}")
+    else:
+        other.write_text("thesis")
+    before = other.read_text() if kind == "file" else contents(other)
+    for attempt in (lambda: jk.run_sweep(TINY, other), lambda: jk.open_sweep(other)):
+        with pytest.raises(ValueError, match="is something else"):
+            attempt()
+    assert (other.read_text() if kind == "file" else contents(other)) == before
+
+
+def test_half_made_store_is_made_again(tmp_path: Path):
+    with open_writer(tmp_path / "s", TINY):
+        pass
+    shutil.move(tmp_path / "s", tmp_path / "s.new")
+    (tmp_path / "s.new" / "refs" / "branch.main" / "ref.json").unlink()
+    jk.run_sweep(TINY, tmp_path / "s")
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def test_other_precision_is_refused(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("jaxkinetic.sweep.store._x64", lambda: "false")
+    with open_writer(tmp_path / "s", TINY):
+        pass
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="jax_enable_x64 = false, but it is true"):
+        jk.run_sweep(TINY, tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("runs/a", Location("file", "", "runs/a")),
+        ("/abs/a", Location("file", "", "/abs/a")),
+        ("s3://bucket/some/prefix", Location("s3", "bucket", "some/prefix")),
+        ("s3://bucket/prefix/", Location("s3", "bucket", "prefix")),
+        ("gs://bucket/prefix", Location("gs", "bucket", "prefix")),
+    ],
+)
+def test_locations(text: str, expected: Location):
+    assert parse_location(text) == expected
+    assert str(expected) == text.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("ftp://host/file", "must be a folder or s3://bucket/prefix or gs://bucket/prefix, but is ftp://host/file"),
+        ("s3://bucket", "must name a bucket and a prefix, but is s3://bucket"),
+        ("s3:///prefix", "must name a bucket and a prefix"),
+    ],
+)
+def test_locations_that_are_none(text: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        parse_location(text)
+
+
+def test_object_stores_take_their_settings_from_the_environment(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    monkeypatch.setenv("AWS_REGION", "moon-1")
+    shown = str(open_storage(parse_location("s3://bucket/some/prefix")))
+    for part in ("bucket", "some/prefix", "moon-1", "http://127.0.0.1:9000"):
+        assert part in shown
+    assert "prefix" in str(open_storage(parse_location("gs://bucket/prefix")))
+
+
+def test_missing_extra_is_named(monkeypatch, tmp_path: Path):
+    monkeypatch.setitem(sys.modules, "icechunk", None)
+    with pytest.raises(ImportError, match=r'pip install "jaxkinetic\[sweep\]"'):
+        jk.run_sweep(TINY, tmp_path / "s")
+    assert list(tmp_path.iterdir()) == []
