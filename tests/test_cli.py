@@ -12,7 +12,7 @@ from jaxkinetic import cli
 
 CURVE = "position,accuracy,n_questions,n_items\n0,62,500,10\n2,55,500,10\n4,52,500,10\n6,53,500,10\n9,60,500,10\n"
 
-COMMANDS = ["fit", "profile", "limit", "estimate", "sensitivity", "phase", "simulate", "figures"]
+COMMANDS = ["fit", "profile", "limit", "estimate", "sensitivity", "phase", "simulate", "figures", "sweep"]
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +71,7 @@ def test_help_is_complete_and_does_not_wait_for_jax(arguments: list[str]) -> Non
         ],
         "simulate": ["--beta", "--lam", "--n-tokens", "--times", "--prompts", "--seed", "--out", "--json"],
         "figures": ["--out", "--seed"],
+        "sweep": ["run", "extend", "status", "plot"],
     }
     for option in options["".join(arguments)]:
         assert option in done.stdout

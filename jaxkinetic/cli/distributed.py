@@ -1,6 +1,8 @@
 """Several processes or hosts: `jax.distributed` is started here and nowhere else."""
 
 import dataclasses
+import os
+import sys
 from typing import Annotated
 
 import tyro
@@ -53,6 +55,8 @@ def start(hosts: Hosts) -> bool:
     import jax
 
     check_hosts(hosts)
+    if hosts.distributed or hosts.coordinator is not None:
+        _keep_standard_output()
     try:
         if hosts.coordinator is not None:
             jax.distributed.initialize(hosts.coordinator, hosts.num_processes, hosts.process_id)
@@ -61,3 +65,11 @@ def start(hosts: Hosts) -> bool:
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"The processes did not find one another: {str(error).splitlines()[0]}") from error
     return jax.process_index() == 0
+
+
+def _keep_standard_output() -> None:
+    """Leave standard output to what Python prints: the transport between processes writes there, past Python."""
+    sys.stdout.flush()
+    ours = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(ours, "w")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxkinetic.cli.common import JsonFile, OutFolder, check_folder, configure, save, say, write_json
+from jaxkinetic.cli.common import JsonFile, OutFolder, check_file, check_folder, configure, save, say, write_json
 from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def run(
     """
     check_hosts(hosts)
     _check_memory(memory)
+    _check_json(json)
     configure()
     from jaxkinetic import plan_sweep, read_config, run_sweep
 
@@ -98,6 +99,7 @@ def extend(
     """Add prompts to a sweep or lower the error that it must reach; without either, go on with it."""
     check_hosts(hosts)
     _check_memory(memory)
+    _check_json(json)
     configure()
     from jaxkinetic import extend_sweep
 
@@ -114,6 +116,7 @@ def extend(
 @sweep.command
 def status(store: Store, json: JsonFile = None) -> None:
     """Say what a store holds, also while it is being written."""
+    _check_json(json)
     configure()
     _report(store, json)
 
@@ -129,6 +132,7 @@ def plot(
 ) -> None:
     """Draw profiles over the grid with 95 % error bars, and the limit where it has a closed form (sweep.png)."""
     check_folder(out)
+    _check_json(json, out)
     configure()
     from jaxkinetic import open_sweep, plotting
 
@@ -142,6 +146,11 @@ def plot(
 def _check_memory(memory: float) -> None:
     if not 0 < memory < float("inf"):
         raise ValueError(f"Argument `memory` must be positive and finite, but is {memory}.")
+
+
+def _check_json(json: str | None, out: Path = Path()) -> None:
+    if json not in (None, "-"):
+        check_file("json", Path(json), out)
 
 
 @contextlib.contextmanager
