@@ -22,8 +22,8 @@ _SYMBOLS = {
     "time": "t",
     "n_tokens": "N",
     "vocab_size": "M",
-    "law": "law",
-    "estimator": "estimator",
+    "law": "",
+    "estimator": "",
 }
 # The dimension drawn in colours is the first of these that the grid has; the others make panels.
 _COLOURED = ("n_tokens", "lam", "beta", "time", "vocab_size", "estimator", "law")
@@ -66,7 +66,9 @@ def plot_sweep(found: "xarray.Dataset") -> Figure:
     fixed = [name for name in _SYMBOLS if name not in varied]
     figure.suptitle(", ".join(_named(found, name) for name in fixed), fontsize=11)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=9)
+    figure.legend(
+        handles, labels, loc="outside right center", fontsize=9, title="95 % error bars", title_fontsize=9
+    )
     return figure
 
 
@@ -92,8 +94,10 @@ def _draw_panel(part: "xarray.Dataset", coloured: str, ax: Axes) -> None:
 
 def _draw_point(point: "xarray.Dataset", colour: Any, i: int, label: str, ax: Axes) -> tuple[float, float]:
     """Error bars, or a line with its band if there are many; returns the range to show."""
-    sources, values = (np.atleast_1d(point[name].values) for name in ("sigma_0", "values"))
-    reach = 1.96 * np.atleast_1d(point["standard_error"].values)
+    columns = [np.atleast_1d(point[name].values) for name in ("sigma_0", "values", "standard_error")]
+    # Shorter prompts may have fewer sources than the longest.
+    sources, values, errors = (column[~np.isnan(columns[0])] for column in columns)
+    reach = 1.96 * errors
     if sources.size <= _FEW_POINTS:
         marker = MARKERS[i % len(MARKERS)]
         ax.errorbar(sources, values, reach, fmt=marker, color=colour, mfc="white", ms=5, capsize=2, label=label)
@@ -124,4 +128,6 @@ def _colour(i: int, n: int) -> Any:
 
 def _named(part: "xarray.Dataset", name: str, i: int = 0) -> str:
     value = part[name].values[i].item()
-    return f"{_SYMBOLS[name]} = {value:g}" if isinstance(value, int | float) else str(value)
+    if isinstance(value, int | float):
+        return f"{_SYMBOLS[name]} = {value:g}"
+    return f"{value} prompts" if name == "law" else f"estimator {value}"

@@ -16,6 +16,7 @@ from jaxkinetic.particles.ensemble import BLOCK, Moments, batch_size, run_ensemb
 
 KEY = jax.random.key(11)
 PROGRAM = Path(__file__).parent / "ensemble_program.py"
+MEMORY = Path(__file__).parent / "memory_program.py"
 
 
 def cosines(frequencies, key):
@@ -75,6 +76,15 @@ def test_merging_with_nothing_changes_nothing():
         assert merged.count == 3
 
 
+def test_continued_moments_have_the_bits_of_one_run():
+    whole = run_ensemble(cosines, FREQUENCIES, KEY, 5 * BLOCK)
+    part = run_ensemble(cosines, FREQUENCIES, KEY, 3 * BLOCK)
+    both = run_ensemble(cosines, FREQUENCIES, KEY, 2 * BLOCK, first=3 * BLOCK, onto=part)
+    assert both.count == whole.count
+    np.testing.assert_array_equal(both.mean, whole.mean)
+    np.testing.assert_array_equal(both.m2, whole.m2)
+
+
 def profile_of(n_devices: int, *process: str) -> subprocess.Popen:
     flags = f"--xla_force_host_platform_device_count={n_devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
@@ -105,3 +115,11 @@ def test_same_bits_for_any_number_of_devices_and_for_two_processes():
     for found in map(result, both):
         assert found["processes"] == 2
         assert found["numbers"] == alone["numbers"]
+
+
+@pytest.mark.slow
+def test_peak_memory_is_flat_from_a_thousand_to_a_hundred_thousand_prompts():
+    """512 statistics: kept for every prompt they would take 400 MB, kept for every block 25 MB."""
+    done = subprocess.run([sys.executable, str(MEMORY)], stdout=subprocess.PIPE, text=True, check=True)
+    peak = json.loads(done.stdout)
+    assert peak["after"] - peak["before"] < 10 * 2**20
