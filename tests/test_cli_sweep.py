@@ -1,5 +1,6 @@
 """`jaxkinetic sweep`, and several processes."""
 
+import contextlib
 import json
 import os
 import socket
@@ -200,19 +201,36 @@ def test_a_missing_extra_is_one_line(
     assert not (tmp_path / "s").exists()
 
 
-def two_processes(*arguments: str, folder: Path) -> list[str]:
+def free_port(lowest: int = 0) -> int:
+    """A port that nobody listens on; the first from ``lowest`` on."""
+    for port in range(lowest, 65536):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return free.getsockname()[1]
+    raise OSError("no port is free")
+
+
+def by_flags() -> list[tuple[list[str], dict[str, str]]]:
+    """Flags and environment of two processes that are told of one another."""
+    address = f"127.0.0.1:{free_port()}"
+    return [(["--coordinator", address, "--num-processes", "2", "--process-id", str(i)], {}) for i in (0, 1)]
+
+
+def by_slurm() -> list[tuple[list[str], dict[str, str]]]:
+    """Flags and environment that `srun` gives to two tasks; JAX derives the port from the job's number."""
+    job = {"SLURM_JOB_ID": str(free_port(61440) - 61440), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": "2"}
+    return [(["--distributed"], {**job, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}) for i in (0, 1)]
+
+
+def two_processes(*arguments: str, started: list[tuple[list[str], dict[str, str]]], folder: Path) -> list[str]:
     """What each of two processes of one command printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
     both = [
         subprocess.Popen(
-            [sys.executable, "-m", "jaxkinetic.cli", *arguments, "--json", str(folder / f"{i}.json"),
-             "--coordinator", address, "--num-processes", "2", "--process-id", str(i)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            [sys.executable, "-m", "jaxkinetic.cli", *arguments, "--json", str(folder / f"{i}.json"), *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | variables,
         )
-        for i in (0, 1)
+        for i, (flags, variables) in enumerate(started)
     ]  # fmt: skip
     printed = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
@@ -223,7 +241,8 @@ def two_processes(*arguments: str, folder: Path) -> list[str]:
 def test_two_processes_give_the_bits_of_one_and_only_the_first_writes(tmp_path: Path, config: Path) -> None:
     arguments = ["--n-tokens", "8", "--n-prompts", "96", "--vocab-size", "4", "--sources", "0.3", "0.7"]
     kind = ["--estimator", "naive", "--no-control-variate"]
-    printed = two_processes("estimate", *arguments, *kind, "--out", str(tmp_path / "out"), folder=tmp_path)
+    arguments += [*kind, "--out", str(tmp_path / "out")]
+    printed = two_processes("estimate", *arguments, started=by_flags(), folder=tmp_path)
     assert "S_N" in printed[0]
     assert printed[1] == ""
     assert not (tmp_path / "1.json").exists()
@@ -235,7 +254,8 @@ def test_two_processes_give_the_bits_of_one_and_only_the_first_writes(tmp_path: 
     assert record["values"] == alone.values.tolist()
     assert record["standard_error"] == alone.standard_error.tolist()
 
-    printed = two_processes("sweep", "run", str(config), "--store", str(tmp_path / "both"), folder=tmp_path)
+    arguments = ["sweep", "run", str(config), "--store", str(tmp_path / "both")]
+    printed = two_processes(*arguments, started=by_slurm(), folder=tmp_path)
     assert "points      2 of 2 done" in printed[0]
     assert printed[1] == ""
     jk.run_sweep(jk.read_config(config), tmp_path / "one")

@@ -50,6 +50,7 @@ def run(
         accuracy = "soft"
         control_variate = true
         seed = 0
+        n_steps = 4                     # constant steps to depth t; found on the first prompts if left out
         n_prompts = 1024                # prompts at each point, and/or
         standard_error = 0.01           # the error to reach at the worst source,
         max_prompts = 65536             # with at most so many

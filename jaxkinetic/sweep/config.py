@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxkinetic._types import check_at_least, check_finite, check_positive
 from jaxkinetic.law_table import LAWS, build_law, check_keys, number
-from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw, UniformPrompts
+from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw
 from jaxkinetic.particles.ensemble import BLOCK, Moments
 from jaxkinetic.retrieval.estimate import (
     ProfileEnsemble,
@@ -216,9 +216,8 @@ class SweepConfig:
     def prepare(self, point: Point) -> ProfileEnsemble:
         """The ensemble of a point, ready to run."""
         model = CausalAttention(ExpCosine(point.beta), ALiBi(point.lam))
-        law = self.build_law(point.law)
         return prepare_profile(
-            model, point.time, point.vocab_size, point.n_tokens, None if isinstance(law, UniformPrompts) else law,
+            model, point.time, point.vocab_size, point.n_tokens, self.build_law(point.law),
             estimator=point.estimator,  # pyright: ignore[reportArgumentType]
             control_variate=None if self.control_variate else False,
             sources=self._asked_sources(point.n_tokens),
