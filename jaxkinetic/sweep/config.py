@@ -125,6 +125,9 @@ class SweepConfig:
         else:
             given = np.atleast_1d(np.asarray(self.sources, dtype=object)).tolist()
             self._set("sources", tuple(number(s, "sources") for s in given))
+        for name in ("seed", "n_steps", "n_prompts", "max_prompts", "chunk"):
+            value = getattr(self, name)
+            self._set(name, None if value is None else int(value))
         for law, estimator in itertools.product(self.law, self.estimator):
             self.chosen_estimator(law, estimator)
         for n_tokens in self.n_tokens:
