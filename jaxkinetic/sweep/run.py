@@ -116,7 +116,7 @@ class _Writer:
         """What to compute and what is known of each point; goals are set once all of that could be read."""
         self.store = self.stack.enter_context(open_writer(self.location, config))
         wanted = extended(self.store.config, goals) if config is None else config
-        states = [self.store.read(point) for point in wanted.points()]
+        states = self.store.read()
         if config is None and wanted != self.store.config:
             self.store.set_goals(wanted)
         return wanted.record(), states

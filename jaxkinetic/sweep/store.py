@@ -74,16 +74,18 @@ class SweepStore:
             self.attrs = dict(self._group.attrs)
             self.config = config_of(self.attrs, location)
 
-    def read(self, point: Point) -> PointState | None:
-        """What is known of a point; None before its first chunk."""
+    def read(self) -> list[PointState | None]:
+        """What is known of each point, in their order; None before its first chunk."""
         with told(self.location, "read"):
-            count = int(self._group["count"][point.index])
-            if not count:
-                return None
-            n = self.config.positions(point.n_tokens).size
-            mean, m2 = (np.asarray(self._group[name][point.index])[:n] for name in ("mean", "m2"))
-            n_steps, step_error = (self._group[name][point.index] for name in ("n_steps", "step_error"))
-            return PointState(Moments(count, mean, m2), int(n_steps), float(step_error))
+            count, n_steps, step_error, mean, m2 = (
+                np.asarray(self._group[name][...]) for name in ("count", "n_steps", "step_error", "mean", "m2")
+            )
+        states: list[PointState | None] = []
+        for point in self.config.points():
+            i, n = point.index, self.config.positions(point.n_tokens).size
+            moments = Moments(int(count[i]), mean[i][:n], m2[i][:n])
+            states.append(PointState(moments, int(n_steps[i]), float(step_error[i])) if moments.count else None)
+        return states
 
     def write(self, point: Point, state: PointState) -> None:
         """Commit the state of a point: all of it, or nothing."""
