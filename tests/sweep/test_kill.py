@@ -81,7 +81,7 @@ def test_killed_at_random_instants_it_ends_as_if_undisturbed(tmp_path: Path):
             done.append(prompts(killed))
         assert np.all(np.diff(done) >= 0)
         assert len(set(done)) > 15
-        assert done[-1] < 2 * KILLED.n_prompts  # pyright: ignore[reportOptionalOperand]
+        assert done[-1] < 2 * KILLED.n_prompts  # pyright: ignore[reportOperatorIssue]
         runs.start(killed)
         assert runs.end() == 0
     found, exact = open_sweep(killed), open_sweep(whole)
