@@ -120,3 +120,11 @@ def test_chunks_end_at_multiples_and_at_goals():
     assert [config.next_chunk(count) for count in (0, 32, 96, 192)] == [96, 64, 96, 32]
     target = SweepConfig(n_prompts=64, standard_error=0.1, max_prompts=128, chunk=96)
     assert [target.next_chunk(count) for count in (0, 64, 96)] == [64, 32, 32]
+
+
+def test_the_readmes_example_is_the_one_that_is_shipped(tmp_path: Path):
+    root = Path(__file__).parents[2]
+    text = (root / "README.md").read_text().split("## Sweeps")[1].split("```toml\n")[1].split("```")[0]
+    shipped = read_config(root / "scripts" / "sweep_example.toml")
+    assert read(tmp_path, text) == shipped
+    assert shipped.shape == (1, 3, 1, 3, 1, 1, 1)
