@@ -153,7 +153,7 @@ def main() -> None:
     """Measure, print and draw."""
     jax.config.update("jax_enable_x64", True)
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
-    for ax, law, name in zip(axes, (jk.UniformPrompts(), CODEWORDS), ("uniform", "four codewords"), strict=True):
+    for ax, law, name in zip(axes, (jk.UniformPrompts(), CODEWORDS), ("uniform", "four-codeword"), strict=True):
         found = []
         for n_tokens in SIZES:
             found.append(distance(law, n_tokens, 2048, seed=n_tokens))
@@ -177,6 +177,7 @@ def draw(ax, values: np.ndarray, errors: np.ndarray) -> None:
     ax.set(xscale="log", yscale="log", xlabel="number of tokens $N$")
     ax.set_xticks(SIZES, [str(n) for n in SIZES])
     ax.minorticks_off()
+    ax.set_yticks([0.002, 0.005, 0.01, 0.02, 0.05], ["0.002", "0.005", "0.01", "0.02", "0.05"])
     ax.legend(fontsize=9)
 
 

@@ -334,7 +334,8 @@ def choose_steps(
             # Half a standard error is too much to keep quiet about.
             if is_rounding and np.any(error > allowed / (2 * _BIAS)):
                 warnings.warn(
-                    f"Constant steps leave an error of {error.max():.1e} a prompt: use double precision.",
+                    f"Constant steps leave an error of {error.max():.1e} a prompt: use double precision, or, where "
+                    "tokens part from one another so fast that derivatives explode, estimator='glauber'.",
                     stacklevel=3,
                 )
             return steps, float(error.max())
