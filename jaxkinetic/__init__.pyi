@@ -20,7 +20,15 @@ from .inference import (
     u_sensitivity,
 )
 from .integrate import Solve
-from .limit import Correlations, MeanField, Resolution, solve_correlations, solve_mean_field
+from .limit import (
+    Correlations,
+    IteratedKernels,
+    MeanField,
+    Resolution,
+    iterated_kernels,
+    solve_correlations,
+    solve_mean_field,
+)
 from .model import (
     ALiBi,
     CausalAttention,
@@ -28,8 +36,12 @@ from .model import (
     CodewordPrompts,
     DensityPrompts,
     ExpCosine,
+    ExponentialSum,
     FourierKernel,
+    PositionalWeights,
+    PowerLaw,
     SmoothKernel,
+    SplineWeights,
     UniformPrompts,
     required_modes,
 )
@@ -58,12 +70,16 @@ __all__ = [
     "CurveFit",
     "DensityPrompts",
     "ExpCosine",
+    "ExponentialSum",
     "FourierKernel",
     "Interval",
+    "IteratedKernels",
     "MeanField",
     "PhaseDiagram",
     "PlannedExperiment",
+    "PositionalWeights",
     "Posterior",
+    "PowerLaw",
     "Priors",
     "ProfileEstimate",
     "Resolution",
@@ -72,6 +88,7 @@ __all__ = [
     "Sensitivity",
     "SmoothKernel",
     "Solve",
+    "SplineWeights",
     "SweepConfig",
     "SweepPlan",
     "Trajectory",
@@ -83,6 +100,7 @@ __all__ = [
     "extend_sweep",
     "fit_curves",
     "hard_accuracy",
+    "iterated_kernels",
     "law_profile",
     "list_models",
     "load_baselines",
