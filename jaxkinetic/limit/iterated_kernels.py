@@ -34,14 +34,14 @@ class IteratedKernels(eqx.Module):
 
     Attributes:
         values: h_m at the nodes of the panels, (m, panel, node).
-        tails: about what interpolation of h_m misses, (m,).
+        tails: about what interpolation of h_m misses on each panel, (m, panel).
         panels: the panels, from the smallest source to 1.
         smallest_source: smallest sigma_0 that may be asked for.
         tolerance: largest share of the profile that interpolation may miss.
     """
 
     values: Float[Array, "term panel node"]
-    tails: Float[Array, " term"]
+    tails: Float[Array, "term panel"]
     panels: Panels
     smallest_source: float = eqx.field(static=True)
     tolerance: float = eqx.field(static=True)
@@ -123,10 +123,10 @@ class IteratedKernels(eqx.Module):
             ~jnp.all(jnp.abs(terms[-1]) <= 16 * jnp.finfo(size.dtype).eps * size),
             f"The series in t has not decayed after {self.n_terms} terms: raise `n_terms` of `iterated_kernels`.",
         )
-        missed = jnp.matmul(self.tails, jnp.abs(moments))
+        missed = jnp.matmul(self.tails.T, jnp.abs(moments))[self.panels.panel(sources)]
         return eqx.error_if(
             total,
-            ~jnp.all(missed <= self.tolerance * jnp.max(size, axis=0)),
+            ~jnp.all(missed <= self.tolerance * size),
             f"{self.values.shape[2]} nodes a panel do not resolve the profile of these positional weights: raise "
             "`n_nodes` of `iterated_kernels`.",
         )

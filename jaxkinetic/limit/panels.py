@@ -1,8 +1,8 @@
 """Panels on [smallest source, 1] and quadrature over int_tau^1 that never steps across a kink of the weights.
 
 Functions are held at Gauss nodes of every panel. Panels grow towards 1, since averages behave as log(sigma) near 0,
-and end where the weight bends when the reader is at 1 or the source at 0: at the breaks x and at 1 - x. From a source
-tau it bends at tau + x: panels are cut there as well.
+and end where the weight bends when the reader is at 1 or the source at 0: at the breaks x and at 1 - x. From a
+source tau it bends at tau + x: panels are cut there as well.
 """
 
 from collections.abc import Callable
@@ -31,18 +31,26 @@ class Panels(eqx.Module):
     nodes: Float[Array, "panel node"]
     to_coefficients: Float[Array, "node node"]
 
+    def panel(self, x: Float[Array, " point"]) -> Int[Array, " point"]:
+        """The panel of each point."""
+        edges = self.edges.astype(x.dtype)
+        return jnp.clip(jnp.searchsorted(edges, x, side="right") - 1, 0, self.nodes.shape[0] - 1)
+
     def interpolation(self, x: Float[Array, " point"]) -> tuple[Int[Array, " point"], Float[Array, "point node"]]:
         """The panel of each point and the weights of its nodes; smooth in the point within a panel."""
-        edges = jnp.asarray(self.edges, x.dtype)
-        panel = jnp.clip(jnp.searchsorted(edges, x, side="right") - 1, 0, self.nodes.shape[0] - 1)
+        edges, panel = self.edges.astype(x.dtype), self.panel(x)
         left, right = edges[panel], edges[panel + 1]
         z = (2 * x - left - right) / (right - left)
         return panel, jnp.matmul(_legendre(z, self.nodes.shape[1]), self.to_coefficients)
 
-    def tails(self, values: Float[Array, "term panel node"]) -> Float[Array, " term"]:
-        """Largest of the last two coefficients on any panel: about what interpolation misses."""
+    def tails(self, values: Float[Array, "term panel node"]) -> Float[Array, "term panel"]:
+        """About what interpolation misses on each panel, and through the average what it misses to the right.
+
+        The first is the larger one of the last two coefficients, the second its integral.
+        """
         coefficients = jnp.einsum("kn,mpn->mpk", self.to_coefficients[-2:], values)
-        return jnp.max(jnp.abs(coefficients), axis=(1, 2))
+        here = jnp.max(jnp.abs(coefficients), axis=2)
+        return here + jnp.matmul(here, jnp.diff(self.edges))[:, None]
 
 
 class Quadrature(eqx.Module):

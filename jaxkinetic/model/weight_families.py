@@ -97,9 +97,11 @@ class PowerLaw(PositionalWeights):
         check_finite("exponent", self.exponent)
         check_positive("scale", self.scale)
         if is_concrete(self.exponent, self.scale):
-            if self.exponent < 0:
-                raise ValueError(f"Argument `exponent` must be at least 0, but is {float(self.exponent):g}.")
-            _check_range("exponent", float(self.exponent * jnp.log1p(1 / self.scale)))
+            # NumPy: under `jax.jit` numbers that are known stay known.
+            exponent, scale = np.asarray(self.exponent), np.asarray(self.scale)
+            if exponent < 0:
+                raise ValueError(f"Argument `exponent` must be at least 0, but is {float(exponent):g}.")
+            _check_range("exponent", float(exponent * np.log1p(1 / scale)))
 
     def log_weight(self, distance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """-p log(1 + s / c)."""
@@ -147,7 +149,7 @@ class SplineWeights(PositionalWeights):
             )
         check_finite("log_values", self.log_values)
         if is_concrete(self.log_values):
-            _check_range("log_values", float(jnp.ptp(self.log_values)))
+            _check_range("log_values", float(np.ptp(np.asarray(self.log_values))))
 
     @property
     def knots(self) -> Float[Array, " knot"]:

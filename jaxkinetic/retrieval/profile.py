@@ -26,6 +26,7 @@ from jaxkinetic.model.positions import ALiBi, require_alibi
 from jaxkinetic.retrieval.law_profile import RetrievalProfile, law_profile
 
 _SCAN_NODES = 2048
+_NODES = 24
 
 
 def retrieval_profile(
@@ -64,7 +65,7 @@ def retrieval_profile(
         return law_profile(model, prompts, time, vocab_size, positions)
     if isinstance(model.positions, ALiBi):
         return _retrieval_profile(model, time, vocab_size, positions)
-    kernels = iterated_kernels(model.positions, smallest_source(given))
+    kernels = iterated_kernels(model.positions, smallest_source(given), n_nodes=_NODES)
     return _profile_of_any_weights(model, kernels, time, vocab_size, positions)
 
 

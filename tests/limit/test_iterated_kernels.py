@@ -47,7 +47,7 @@ def test_alibi_against_the_closed_form(lam, time):
 
 def test_the_first_two_kernels_by_adaptive_quadrature():
     for positions in (WEIGHTS["power"], WEIGHTS["spline"]):
-        graphon = jax.jit(positions.graphon)
+        graphon = jax.jit(lambda sigma, source, p=positions: p.graphon(sigma, source))
         found = iterated_kernels(positions)
         for source in (0.02, 0.4, 0.9):
             bends = [s for s in (source + np.arange(8) / 7, source + 0.02) if np.all(s < 1)]
@@ -64,8 +64,8 @@ def test_the_first_two_kernels_by_adaptive_quadrature():
 def volterra(positions, rate, depth, source, levels):
     """Solve (1.19) from one source by the trapezoidal rule in sigma and its powers in t, extrapolated.
 
-    On a graded grid dg/dt = a (k(., source) + A g), whose solution is exact in t through the exponential of the lower
-    triangular matrix A. Romberg's extrapolation removes the even powers of the spacing.
+    On a graded grid dg/dt = a (k(., source) + A g), whose solution is exact in t through the exponential of the
+    lower triangular matrix A. Romberg's extrapolation removes the even powers of the spacing.
     """
     results = []
     for level in range(levels):
@@ -92,8 +92,7 @@ def volterra(positions, rate, depth, source, levels):
     return table[0]
 
 
-@pytest.mark.parametrize("source", [0.01, 0.1, 0.5])
-@pytest.mark.parametrize("name", ["exponentials", "power"])
+@pytest.mark.parametrize(("name", "source"), [("exponentials", 0.05), ("exponentials", 0.5), ("power", 0.3)])
 def test_smooth_weights_solve_the_volterra_hardy_equation(name, source):
     positions = WEIGHTS[name]
     for rate in (0.9, -1.5):
@@ -146,11 +145,12 @@ def collocated(positions, rate, depth, source, n_nodes):
 
 
 @pytest.mark.parametrize("source", [0.01, 0.1, 0.52])
-@pytest.mark.parametrize("name", ["spline", "sharp power"])
+@pytest.mark.parametrize("name", ["spline", "power", "sharp power"])
 def test_weights_with_bends_solve_the_volterra_hardy_equation(name, source):
     positions = WEIGHTS[name]
     for rate in (0.9, -1.5):
-        got = iterated_kernels(positions).profiles(jnp.asarray([rate]), 1.2, jnp.asarray([source]))[0, 0]
+        found = iterated_kernels(positions, n_nodes=24)
+        got = found.profiles(jnp.asarray([rate]), 1.2, jnp.asarray([source]))[0, 0]
         assert float(got) == pytest.approx(collocated(positions, rate, 1.2, source, 12), rel=1e-7)
 
 
@@ -162,10 +162,10 @@ def test_the_other_solvers_know_the_closed_form():
 
 @pytest.mark.parametrize("positions", WEIGHTS.values(), ids=WEIGHTS.keys())
 def test_more_nodes_change_nothing(positions):
-    few, many = (iterated_kernels(positions, 0.002, n_nodes=n) for n in (16, 24))
+    few, many = (iterated_kernels(positions, 0.002, n_nodes=n) for n in (24, 30))
     sources = jnp.linspace(0.002, 1, 60)
     np.testing.assert_allclose(
-        few.correction(RATES, 1.0, 8, sources), many.correction(RATES, 1.0, 8, sources), rtol=2e-8
+        few.correction(RATES, 1.0, 8, sources), many.correction(RATES, 1.0, 8, sources), rtol=1e-9
     )
 
 

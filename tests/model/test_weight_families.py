@@ -138,3 +138,13 @@ def test_single_precision_stays_single(positions, _b, _pieces):
     ):
         assert got.dtype == single.dtype == jnp.float32
         assert float(got) == pytest.approx(float(exact), rel=3e-5)
+
+
+def test_known_weights_can_be_built_under_jit():
+    @jax.jit
+    def mean_distance(x):
+        spline, power = SplineWeights(LOG_VALUES), PowerLaw(1.5, 0.05)
+        return x * jnp.stack([spline.mean_distance, power.mean_distance])
+
+    exact = [float(CASES[name][0].mean_distance) for name in ("spline", "power")]
+    np.testing.assert_allclose(mean_distance(1.0), exact, rtol=1e-13)
