@@ -2,6 +2,7 @@
 
 from .inference import (
     CurveFit,
+    DesignedWeights,
     Interval,
     PhaseDiagram,
     PlannedExperiment,
@@ -10,6 +11,7 @@ from .inference import (
     RetrievalCurve,
     Sensitivity,
     curve_posterior,
+    design_weights,
     fit_curves,
     list_models,
     load_baselines,
@@ -69,6 +71,7 @@ __all__ = [
     "Correlations",
     "CurveFit",
     "DensityPrompts",
+    "DesignedWeights",
     "ExpCosine",
     "ExponentialSum",
     "FourierKernel",
@@ -96,6 +99,7 @@ __all__ = [
     "UniformPrompts",
     "curve_posterior",
     "decode",
+    "design_weights",
     "estimate_profile",
     "extend_sweep",
     "fit_curves",
