@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from jaxkinetic.inference.design import DesignedWeights
 from jaxkinetic.model import PositionalWeights
@@ -23,6 +24,9 @@ def plot_weights(positions: PositionalWeights, ax: Axes | None = None, **style: 
     log_density = positions.log_weight(jnp.asarray(s)) - positions.log_mass(jnp.ones(()))
     density = np.exp(np.asarray(log_density))
     ax.semilogy(s, density, **style)  # pyright: ignore[reportArgumentType]
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
     ax.set_xlim(0, 1)
     ax.set_xlabel("distance from reader to source, $s$")
     ax.set_ylabel(r"attention density, $b(s) / \int_0^1 b$")
