@@ -7,7 +7,6 @@ import pytest
 from jaxkinetic import ALiBi, SplineWeights
 from tests.test_cli import no_cache_of_the_user, run
 
-
 __all__ = ["no_cache_of_the_user"]
 
 
