@@ -44,13 +44,15 @@ class Panels(eqx.Module):
         return panel, jnp.matmul(_legendre(z, self.nodes.shape[1]), self.to_coefficients)
 
     def tails(self, values: Float[Array, "term panel node"]) -> Float[Array, "term panel"]:
-        """About what interpolation misses on each panel, and through the average what it misses to the right.
+        """About what interpolation misses on each panel, and what averages inherit, as a share of the values there.
 
-        The first is the larger one of the last two coefficients, the second its integral.
+        The first is the larger one of the last two coefficients, the share its integral over that of the values.
         """
         coefficients = jnp.einsum("kn,mpn->mpk", self.to_coefficients[-2:], values)
         here = jnp.max(jnp.abs(coefficients), axis=2)
-        return here + jnp.matmul(here, jnp.diff(self.edges))[:, None]
+        size, widths = jnp.max(jnp.abs(values), axis=2), jnp.diff(self.edges)
+        share = jnp.matmul(here, widths) / (jnp.matmul(size, widths) + jnp.finfo(values.dtype).tiny)
+        return here + share[:, None] * size
 
 
 class Quadrature(eqx.Module):

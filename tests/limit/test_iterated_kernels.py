@@ -82,7 +82,7 @@ def volterra(positions, rate, depth, source, levels):
         weights[np.arange(n + 1), np.arange(n + 1)] /= 2
         weights[0] = 0
         start = np.exp(np.asarray(positions.log_weight(jnp.asarray(sigma - source))) - log_mass)
-        term, total = rate * depth * start, 0
+        term, total = rate * depth * start, np.zeros_like(start)
         for m in range(2, 60):
             total, term = total + term, rate * depth / m * (weights @ term)
         results.append(total[-1])
@@ -138,7 +138,7 @@ def collocated(positions, rate, depth, source, n_nodes):
     np.add.at(table, (row, panel), np.einsum("qi,qij->qj", values, basis))
     matrix = table.reshape(all_nodes.size, -1)
     start = kernel(all_nodes, source)
-    term, total = rate * depth * start, 0
+    term, total = rate * depth * start, np.zeros_like(start)
     for m in range(2, 60):
         total, term = total + term, rate * depth / m * (matrix @ term[:-1])
     return total[-1]
