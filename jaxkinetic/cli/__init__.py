@@ -4,6 +4,7 @@ import sys
 
 import tyro
 
+from jaxkinetic.cli.design import design
 from jaxkinetic.cli.estimate import estimate
 from jaxkinetic.cli.fit import fit
 from jaxkinetic.cli.limit import limit
@@ -14,7 +15,7 @@ from jaxkinetic.cli.sensitivity import sensitivity
 from jaxkinetic.cli.sweep import sweep
 
 app = tyro.extras.SubcommandApp()
-for command in (fit, profile, limit, estimate, sensitivity, phase, simulate, figures):
+for command in (fit, profile, limit, estimate, sensitivity, phase, design, simulate, figures):
     app.command(command)
 app.command(sweep, name="sweep", help="Run, watch, draw and extend grids of estimates that survive interruptions.")
 

@@ -1,6 +1,7 @@
 """What is learned from measured curves."""
 
 from jaxkinetic.inference.curves import RetrievalCurve, list_models, load_baselines, load_curves, read_curves
+from jaxkinetic.inference.design import DesignedWeights, design_weights
 from jaxkinetic.inference.experiment import PlannedExperiment, plan_experiment
 from jaxkinetic.inference.fit import CurveFit, fit_curves
 from jaxkinetic.inference.intervals import Interval
@@ -11,6 +12,7 @@ from jaxkinetic.inference.sensitivity import Sensitivity, u_sensitivity
 
 __all__ = [
     "CurveFit",
+    "DesignedWeights",
     "Interval",
     "PhaseDiagram",
     "PlannedExperiment",
@@ -19,6 +21,7 @@ __all__ = [
     "RetrievalCurve",
     "Sensitivity",
     "curve_posterior",
+    "design_weights",
     "fit_curves",
     "list_models",
     "load_baselines",

@@ -17,10 +17,12 @@ from jaxtyping import Array, Float
 from jaxkinetic._types import Scalar, check_at_least
 from jaxkinetic.limit import chebyshev
 from jaxkinetic.limit.closed_form import goursat_variable, source_position
-from jaxkinetic.model.positions import ALiBi
+from jaxkinetic.model.positions import ALiBi, PositionalWeights, require_alibi
+
+_INSTEAD = "Use `iterated_kernels` for other weights and uniform prompts."
 
 
-def averaging_matrix(positions: ALiBi, n_nodes: int) -> Float[Array, "{n_nodes} {n_nodes}"]:
+def averaging_matrix(positions: PositionalWeights, n_nodes: int) -> Float[Array, "{n_nodes} {n_nodes}"]:
     """Matrix of H from values at Chebyshev nodes of [0, 1] to averages at the same nodes.
 
     (Hf)(sigma) = int_0^1 sigma k(sigma, sigma u) f(sigma u) du, and f(0) at sigma = 0
@@ -29,10 +31,11 @@ def averaging_matrix(positions: ALiBi, n_nodes: int) -> Float[Array, "{n_nodes} 
     rounding for polynomials of degree n - 1 while |lam| stays below about 2 n.
 
     Args:
-        positions: causal positional weights; differentiable in lam.
+        positions: ALiBi weights, others are refused; differentiable in lam.
         n_nodes: number of nodes, see `chebyshev.nodes`.
     """
     check_at_least("n_nodes", n_nodes, 3)
+    positions = require_alibi(positions, "averages on polynomials", _INSTEAD)
     dtype = positions.lam.dtype
     # At sigma = 0 the density in u is uniform, which any tiny sigma gives to rounding.
     sigma = jnp.asarray(np.maximum(chebyshev.nodes(n_nodes), 1e-30), dtype)
@@ -59,8 +62,9 @@ class SourceNodes(eqx.Module):
     sigma: Float[Array, " node"]
     positions: ALiBi
 
-    def __init__(self, positions: ALiBi, source: Scalar, n_nodes: int):
+    def __init__(self, positions: PositionalWeights, source: Scalar, n_nodes: int):
         check_at_least("n_nodes", n_nodes, 3)
+        positions = require_alibi(positions, "the variable Y of (1.24)", _INSTEAD)
         lam = positions.lam
         self.positions, self.source = positions, source
         self.length = goursat_variable(jnp.ones_like(source), source, lam)

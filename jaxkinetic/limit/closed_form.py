@@ -12,10 +12,11 @@ from jaxtyping import Array, Float
 
 from jaxkinetic._types import Scalar
 from jaxkinetic.limit.bessel import entire_bessel, scaled_entire_bessel, slope_cap
-from jaxkinetic.model.positions import ALiBi, log_sinhc
+from jaxkinetic.model.positions import PositionalWeights, log_sinhc, require_alibi
 
 CONVEXITY_BOUND = 3 - math.sqrt(3)
 _FEWEST_MODES = 26
+_INSTEAD = "Use `iterated_kernels` for other weights."
 
 
 def mode_weights(vocab_size: float | Scalar, n_modes: int) -> Float[Array, " mode"]:
@@ -99,7 +100,7 @@ def _product_jvp(primals, tangents):
 
 
 def volterra_hardy(
-    rate: Scalar, time: Scalar, sigma: Scalar, source: Scalar, positions: ALiBi, signed: bool = True
+    rate: Scalar, time: Scalar, sigma: Scalar, source: Scalar, positions: PositionalWeights, signed: bool = True
 ) -> Scalar:
     """The profile g_a(t, sigma; sigma_0) of (1.23), and of (1.25) where lam = 0.
 
@@ -110,9 +111,10 @@ def volterra_hardy(
         time: depth t >= 0.
         sigma: reader's position in (0, 1].
         source: source position sigma_0 in (0, sigma]; the profile is zero beyond.
-        positions: ALiBi weights.
+        positions: ALiBi weights; others are refused.
         signed: whether the rate may be negative; False is cheaper.
     """
+    positions = require_alibi(positions, "the closed form (1.23)", _INSTEAD)
     y = goursat_variable(sigma, source, positions.lam)
     return _product(positions.graphon(sigma, source), psi(rate * time, y, signed))
 
@@ -122,7 +124,7 @@ def retrieval_correction(
     weights: Float[Array, " mode"],
     time: Scalar,
     source: Scalar,
-    positions: ALiBi,
+    positions: PositionalWeights,
     signed: bool = True,
 ) -> Scalar:
     """The retrieval profile S_t(sigma_0) = sum_n w_n g_{a_n}(t, 1; sigma_0) of (1.21).
@@ -132,9 +134,10 @@ def retrieval_correction(
         weights: w_n, see `mode_weights`.
         time: depth t >= 0.
         source: source position sigma_0 in (0, 1].
-        positions: ALiBi weights.
+        positions: ALiBi weights; others are refused.
         signed: whether rates may be negative.
     """
+    positions = require_alibi(positions, "the closed form (1.21)", _INSTEAD)
     one = jnp.ones_like(source)
     y = goursat_variable(one, source, positions.lam)
     return _product(positions.graphon(one, source), jnp.sum(weights * psi(rates * time, y, signed)))
@@ -186,7 +189,7 @@ def correction_shape(
     weights: Float[Array, " mode"],
     time: Scalar,
     sources: Float[Array, " source"],
-    positions: ALiBi,
+    positions: PositionalWeights,
     signed: bool = True,
 ) -> tuple[Float[Array, " source"], Scalar]:
     """S_t at several sources with its largest exponential taken out, so that it never overflows.
@@ -194,6 +197,7 @@ def correction_shape(
     Returns:
         (values, log_scale) with S_t(sigma_0) = values e^{log_scale}; log_scale counts as a constant.
     """
+    positions = require_alibi(positions, "the closed form (1.21)", _INSTEAD)
     one = jnp.ones((), sources.dtype)
     y = jax.vmap(lambda s: goursat_variable(one, s, positions.lam))(sources)
     graphon = jax.vmap(lambda s: positions.graphon(one, s))(sources)

@@ -112,10 +112,10 @@ def solve_correlations(
         ValueError: on sources outside (0, 1), m = 0, and as `solve_mean_field`.
         RuntimeError: if nodes or modes do not resolve the solution, or the solve fails.
     """
-    check_model(model)
+    dtype = check_model(model).dtype
     method = check_law(prompts, method)
     observables = check_observables(observable_mode)
-    sources = check_sources(source).astype(model.positions.lam.dtype)
+    sources = check_sources(source).astype(dtype)
     times = as_times(times, sources.dtype)
     options = default_options(sources.dtype) if options is None else options
 
@@ -201,12 +201,13 @@ def check_sources(source: Any) -> Float[Array, "..."]:
 def _first_resolution(model, prompts, sources, observables, tolerance) -> Resolution:
     start = first_resolution(prompts, tolerance)
     modes = max(start.modes, round_up(2 * max(abs(m) for m in observables) + 32, 16))
-    values = (sources, model.positions.lam)
+    lam = check_model(model).lam
+    values = (sources, lam)
     if not is_concrete(*values):
         return Resolution(start.nodes, start.source_nodes, modes, tolerance)
     # sigma(Y) has singularities at distance pi from the real axis, so that n nodes resolve it to rho^{-n}
     # with log(rho) = asinh(2 pi / Y(1; sigma_0)).
-    length = float(np.max([_length(float(s), float(model.positions.lam)) for s in np.ravel(sources)]))
+    length = float(np.max([_length(float(s), float(lam)) for s in np.ravel(sources)]))
     nodes = 13 + 26 / float(np.arcsinh(2 * np.pi / length))
     return Resolution(start.nodes, min(max(round_up(nodes, 8) + 1, 17), 97), modes, tolerance)
 

@@ -14,6 +14,7 @@ from jaxkinetic.limit import chebyshev, fourier
 from jaxkinetic.limit.flow import CharacteristicFlow, Flow, FourierFlow
 from jaxkinetic.limit.resolution import Resolution, Tails, settle
 from jaxkinetic.model import CausalAttention, ClusterPrompts, CodewordPrompts, DensityPrompts, PromptLaw
+from jaxkinetic.model.positions import ALiBi, require_alibi
 
 Method = Literal["auto", "fourier", "characteristics"]
 Law = Complex[Array, "node more"] | tuple[Float[Array, " label"], Float[Array, "node label"]]
@@ -138,9 +139,8 @@ def solve_mean_field(
         ValueError: on laws that jump in sigma, unsorted or negative times, or a method that does not fit.
         RuntimeError: if nodes or modes do not resolve the solution, or the solve fails.
     """
-    check_model(model)
+    dtype = check_model(model).dtype
     method = check_law(prompts, method)
-    dtype = model.positions.lam.dtype
     times = as_times(times, dtype)
     options = default_options(dtype) if options is None else options
 
@@ -169,7 +169,8 @@ def _modes(field, index, sigma, n_modes):
 def build_flow(model: CausalAttention, law: Law, n_modes: int, is_atomic: bool) -> Flow:
     """The equation in the representation that the law was tabulated for."""
     if not model_is_concrete(model):
-        model = eqx.tree_at(lambda m: m.positions.lam, model, model.check_resolved(model.positions.lam))
+        lam = check_model(model).lam
+        model = eqx.tree_at(lambda m: m.positions.lam, model, model.check_resolved(lam))
     if isinstance(law, tuple):
         return CharacteristicFlow(model, *law, is_atomic)
     return FourierFlow(model, law, n_modes)
@@ -212,10 +213,15 @@ def first_resolution(prompts: PromptLaw, tolerance: float | None = None) -> Reso
     return Resolution(modes=n_modes, tolerance=tolerance)
 
 
-def check_model(model: Any) -> None:
-    """Refuse what is not a model."""
+def check_model(model: Any) -> ALiBi:
+    """Refuse what is not a model with ALiBi weights, and return these."""
     if not isinstance(model, CausalAttention):
         raise ValueError(f"Argument `model` must be a CausalAttention, but is {type(model).__name__}.")
+    return require_alibi(
+        model.positions,
+        "the limit of any law of the prompts",
+        "For uniform prompts use `retrieval_profile`, else particles: `simulate`, `estimate_profile`.",
+    )
 
 
 def check_law(prompts: Any, method: Any) -> Literal["fourier", "characteristics"]:

@@ -2,7 +2,7 @@
 
 from jaxkinetic.model.attention import CausalAttention
 from jaxkinetic.model.kernels import ExpCosine, FourierKernel, Kernel, SmoothKernel, required_modes
-from jaxkinetic.model.positions import ALiBi
+from jaxkinetic.model.positions import ALiBi, PositionalWeights
 from jaxkinetic.model.prompts import (
     ClusterPrompts,
     CodewordPrompts,
@@ -10,6 +10,7 @@ from jaxkinetic.model.prompts import (
     PromptLaw,
     UniformPrompts,
 )
+from jaxkinetic.model.weight_families import ExponentialSum, PowerLaw, SplineWeights
 
 __all__ = [
     "ALiBi",
@@ -18,10 +19,14 @@ __all__ = [
     "CodewordPrompts",
     "DensityPrompts",
     "ExpCosine",
+    "ExponentialSum",
     "FourierKernel",
     "Kernel",
+    "PositionalWeights",
+    "PowerLaw",
     "PromptLaw",
     "SmoothKernel",
+    "SplineWeights",
     "UniformPrompts",
     "required_modes",
 ]

@@ -1,9 +1,15 @@
 """Causal positional weights: finite, omega_{jk} (2.1), and in the limit, the graphon k(sigma, sigma') (1.9).
 
-A positional encoding multiplies the attention of token j to token k < j by b((j - k) / N) and
-normalises over k. It offers the dense weights, the graphon, and the two exponents from which the
-causal sum runs in linear time.
+A positional encoding multiplies the attention of token j to token k < j by b((j - k) / N) and normalises over k:
+
+    omega_{jk} = b((j - k) / N) / sum_{l < j} b((j - l) / N),    k(sigma, sigma') = b(sigma - sigma') / B(sigma),
+
+with B(sigma) = int_0^sigma b. A token does not attend to itself. `ALiBi` is the paper's b; `weight_families` has
+others.
 """
+
+import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,7 +19,53 @@ from jaxtyping import Array, Float
 from jaxkinetic._types import Scalar, as_float, check_at_least, check_finite, check_scalar
 
 
-class ALiBi(eqx.Module):
+class PositionalWeights(eqx.Module):
+    """Causal weights given by a positive function b of the distance s = (j - k) / N in [0, 1]."""
+
+    @abc.abstractmethod
+    def log_weight(self, distance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The logarithm of b(s), elementwise, up to a constant that cancels in the normalisation."""
+
+    @abc.abstractmethod
+    def log_mass(self, sigma: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The logarithm of B(sigma) = int_0^sigma b(s) ds, elementwise, with the same constant."""
+
+    @property
+    @abc.abstractmethod
+    def mean_distance(self) -> Scalar:
+        """Mean attention distance of the last token, int_0^1 s b(s) ds / int_0^1 b(s) ds."""
+
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """Distances, from 0 to 1, between which b is smooth: where quadrature must not step across."""
+        return (0.0, 1.0)
+
+    @property
+    def dtype(self) -> Any:
+        """Precision of the parameters."""
+        return jnp.result_type(*jax.tree.leaves(eqx.filter(self, eqx.is_array)))
+
+    def weights(self, n_tokens: int) -> Float[Array, "token token"]:
+        """All weights omega_{jk} (2.1) as a dense matrix, row j, column k; row one is zero."""
+        check_at_least("n_tokens", n_tokens, 2)
+        j = jnp.arange(n_tokens)
+        causal = j[None, :] < j[:, None]
+        distance = (jnp.maximum(j[:, None] - j[None, :], 0) / n_tokens).astype(self.dtype)
+        logits = jnp.where(causal, self.log_weight(distance), -jnp.inf)
+        return jnp.where(causal, jax.nn.softmax(logits.at[0, 0].set(0.0), axis=1), 0.0)
+
+    def graphon(self, sigma: Float[Array, ""], source: Float[Array, ""]) -> Float[Array, ""]:
+        """Limiting kernel k(sigma, sigma') = b(sigma - sigma') / B(sigma) (1.9) for sigma' <= sigma, else 0.
+
+        Args:
+            sigma: reader's position in (0, 1].
+            source: earlier position sigma'.
+        """
+        exponent = self.log_weight(jnp.maximum(sigma - source, 0)) - self.log_mass(sigma)
+        return jnp.where(source <= sigma, jnp.exp(exponent), 0.0)
+
+
+class ALiBi(PositionalWeights):
     """Attention with linear biases, b(u) = e^{-lam u}; lam of any sign, zero included.
 
     Attributes:
@@ -29,6 +81,19 @@ class ALiBi(eqx.Module):
         check_scalar("lam", self.lam)
         check_finite("lam", self.lam)
 
+    def log_weight(self, distance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """-lam s."""
+        return -self.lam * distance
+
+    def log_mass(self, sigma: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """log((1 - e^{-lam sigma}) / lam), smooth through lam = 0."""
+        return jnp.log(sigma) - self.lam * sigma / 2 + log_sinhc(self.lam * sigma / 2)
+
+    @property
+    def mean_distance(self) -> Scalar:
+        """1 / lam - 1 / (e^lam - 1), smooth through lam = 0."""
+        return (1 - jax.jvp(log_sinhc, (self.lam / 2,), (jnp.ones_like(self.lam),))[1]) / 2
+
     def exponents(self, n_tokens: int) -> tuple[Scalar, Scalar]:
         """Exponents (d, g) with e^{-lam (j - k) / N} proportional in k to e^{-d (j - 1 - k)} e^{-g (k - 1)}.
 
@@ -36,14 +101,6 @@ class ALiBi(eqx.Module):
         on: no factor exceeds one, so that no sum over- or underflows, whatever lam.
         """
         return jnp.maximum(self.lam, 0) / n_tokens, jnp.maximum(-self.lam, 0) / n_tokens
-
-    def weights(self, n_tokens: int) -> Float[Array, "token token"]:
-        """All weights omega_{jk} (2.1) as a dense matrix, row j, column k; row one is zero."""
-        check_at_least("n_tokens", n_tokens, 2)
-        j = jnp.arange(n_tokens)
-        causal = j[None, :] < j[:, None]
-        logits = jnp.where(causal, -self.lam * (j[:, None] - j[None, :]) / n_tokens, -jnp.inf)
-        return jnp.where(causal, jax.nn.softmax(logits.at[0, 0].set(0.0), axis=1), 0.0)
 
     def graphon(self, sigma: Float[Array, ""], source: Float[Array, ""]) -> Float[Array, ""]:
         """Limiting kernel k(sigma, sigma') (1.9), smooth through lam = 0.
@@ -57,6 +114,15 @@ class ALiBi(eqx.Module):
         """
         exponent = self.lam * (source - sigma / 2) - log_sinhc(self.lam * sigma / 2)
         return jnp.where(source <= sigma, jnp.exp(exponent) / sigma, 0.0)
+
+
+def require_alibi(positions: PositionalWeights, what: str, instead: str) -> ALiBi:
+    """Refuse weights other than ALiBi where ``what`` holds for these alone; ``instead`` says what serves."""
+    if not isinstance(positions, ALiBi):
+        raise ValueError(
+            f"Argument `positions` must be ALiBi for {what}, but is {type(positions).__name__}. {instead}"
+        )
+    return positions
 
 
 def log_sinhc(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

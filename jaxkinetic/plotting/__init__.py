@@ -9,6 +9,7 @@ from jaxkinetic.plotting.curves import (
     plot_likelihood,
     plot_measured,
 )
+from jaxkinetic.plotting.design import plot_design, plot_designed_profiles, plot_weights
 from jaxkinetic.plotting.limit import plot_characteristics, plot_cross, plot_cross_modes, plot_density, plot_limit
 from jaxkinetic.plotting.phase import plot_outlives, plot_phase, plot_phase_section
 from jaxkinetic.plotting.posterior import plot_marginal, plot_posterior, plot_posterior_region, plot_predicted
@@ -29,6 +30,8 @@ __all__ = [
     "plot_cross_modes",
     "plot_curve",
     "plot_density",
+    "plot_design",
+    "plot_designed_profiles",
     "plot_elasticities",
     "plot_estimate",
     "plot_experiment",
@@ -51,4 +54,5 @@ __all__ = [
     "plot_sensitivity",
     "plot_snapshots",
     "plot_sweep",
+    "plot_weights",
 ]

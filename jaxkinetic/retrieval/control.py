@@ -18,12 +18,15 @@ from jaxtyping import Array, Complex, Float, Shaped
 from jaxkinetic._types import Scalar
 from jaxkinetic.limit import Resolution, closed_form, solve_correlations
 from jaxkinetic.limit.flow import CharacteristicFlow
+from jaxkinetic.limit.iterated_kernels import iterated_kernels, smallest_source
 from jaxkinetic.limit.linearization import CharacteristicLinearization
-from jaxkinetic.model import CausalAttention, CodewordPrompts, PromptLaw
+from jaxkinetic.model import ALiBi, CausalAttention, CodewordPrompts, PromptLaw
 from jaxkinetic.retrieval.source_law import SourceLaw
 from jaxkinetic.retrieval.window import window_modes, window_slope
 
 _OBSERVABLES = 10
+# A rough prediction is a less sharp estimate, not a wrong one.
+_CONTROL_TOLERANCE = 1e-2
 _QUADRATURE = 256
 SIZE = Resolution(33, source_nodes=33, modes=32, tolerance=1e-6)
 
@@ -53,7 +56,7 @@ class Control(eqx.Module):
 
 
 class UniformControl(Control):
-    """Uniform prompts: e(x) = x and xi' = 2 sum_m g_m cos(m (x - y)), with g_m of (1.23).
+    """Uniform prompts: e(x) = x and xi' = 2 sum_m g_m cos(m (x - y)), with g_m of (1.19), (1.23).
 
     Attributes:
         profiles: g_m(t, 1; sigma_0), (S, K).
@@ -162,8 +165,11 @@ class CharacteristicControl(Control):
 
 
 def uniform_control(model: CausalAttention, time: Scalar, sigma: Float[Array, " source"]) -> UniformControl:
-    """The closed form as a control."""
+    """The closed form as a control, or the iterated kernels where the weights are not ALiBi."""
     rates, signed = model.kernel.growth_rates(), model.kernel.has_signed_rates
+    if not isinstance(model.positions, ALiBi):
+        kernels = iterated_kernels(model.positions, smallest_source(sigma), tolerance=_CONTROL_TOLERANCE)
+        return UniformControl(kernels.profiles(rates, time, sigma))
     one = jnp.ones((), sigma.dtype)
 
     def at(s):

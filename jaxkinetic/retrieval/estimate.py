@@ -14,9 +14,11 @@ from jaxtyping import Float, Int
 from jaxkinetic._types import PRNGKeyArray, as_float, check_at_least, check_positive, check_scalar
 from jaxkinetic.integrate import CONSTANT_STEPS
 from jaxkinetic.model import (
+    ALiBi,
     CausalAttention,
     ClusterPrompts,
     DensityPrompts,
+    PositionalWeights,
     PromptLaw,
     UniformPrompts,
 )
@@ -216,8 +218,8 @@ def prepare_profile(
         raise ValueError(f"Argument `accuracy` must be 'soft' or 'hard', but is {accuracy!r}.")
     chosen = choose_estimator(law, estimator, accuracy)
     tokens = source_tokens(sources, n_tokens, isinstance(law, UniformPrompts) and chosen != "glauber")
-    controlled = choose_control(control_variate, law, chosen, accuracy)
-    dtype = model.positions.lam.dtype
+    controlled = choose_control(control_variate, law, chosen, accuracy, model.positions)
+    dtype = model.positions.dtype
     sigma = jnp.asarray((tokens + 1) / n_tokens, dtype)
     depth = as_float(time).astype(dtype)
     source = tabulate_source(law, sigma, vocab_size, accuracy, stein=chosen == "adjoint")
@@ -245,13 +247,18 @@ def choose_estimator(law: PromptLaw, estimator: str, accuracy: str) -> Literal["
     return estimator  # pyright: ignore[reportReturnType]
 
 
-def choose_control(wanted: bool | None, law: PromptLaw, estimator: str, accuracy: str) -> bool:
+def choose_control(
+    wanted: bool | None, law: PromptLaw, estimator: str, accuracy: str, positions: PositionalWeights | None = None
+) -> bool:
     """Whether to subtract the limit's prediction, which exists unless told below."""
     reason = None
     if isinstance(law, ClusterPrompts):
         reason = "ClusterPrompts has no limit that polynomials in sigma resolve"
     elif estimator == "glauber" and accuracy == "hard":
         reason = "the hard decoder has no slope to predict with"
+    elif not isinstance(positions, ALiBi | None) and not isinstance(law, UniformPrompts):
+        solved = f"the limit of {type(law).__name__} is solved for ALiBi weights"
+        reason = f"{solved}, not for {type(positions).__name__}"
     if wanted and reason:
         raise ValueError(f"Argument `control_variate` must be False here: {reason}.")
     return reason is None if wanted is None else bool(wanted)
@@ -291,7 +298,7 @@ def _control(model, law, time, sigma, estimator, source) -> tuple[Control, jax.A
 def bytes_per_prompt(model: CausalAttention, n_tokens: int, n_sources: int, estimator: str) -> float:
     """Working memory of one prompt: states of the solver, and of the modes where the sum is differentiated."""
     runs = {"naive": 1, "adjoint": 8, "glauber": 1 + n_sources}[estimator]
-    return float(model.positions.lam.dtype.itemsize * n_tokens * runs * (24 + model.kernel.n_modes))
+    return float(model.positions.dtype.itemsize * n_tokens * runs * (24 + model.kernel.n_modes))
 
 
 def check_steps(n_steps: int) -> None:

@@ -33,6 +33,7 @@ from jaxkinetic.limit.bessel import entire_bessel
 from jaxkinetic.limit.correlations import check_sources, solve_correlations
 from jaxkinetic.limit.resolution import Resolution
 from jaxkinetic.model import CausalAttention, CodewordPrompts, PromptLaw
+from jaxkinetic.model.positions import require_alibi
 
 _GAUSS_NODES = 32
 _ROWS = 256
@@ -154,7 +155,8 @@ def uniform_codeword_correction(model: CausalAttention, time: Scalar, vocab_size
     x, gauss = np.polynomial.legendre.leggauss(_GAUSS_NODES)
     s = time * jnp.asarray((x + 1) / 2)
     one = jnp.ones_like(source)
-    y = closed_form.goursat_variable(one, source, model.positions.lam)
+    lam = require_alibi(model.positions, "this closed form", "Estimate other weights with `estimate_profile`.").lam
+    y = closed_form.goursat_variable(one, source, lam)
     growth = entire_bessel(0, b[m % vocab_size][:, None] * s[None, :] * y)
     response = growth @ (jnp.asarray(gauss / 2) * time * jnp.exp(-b[0] * s))
     return model.positions.graphon(one, source) * jnp.sum(weights * m * c[m % vocab_size] * response)

@@ -20,31 +20,38 @@ from jaxkinetic._types import (
     is_concrete,
 )
 from jaxkinetic.limit import closed_form
+from jaxkinetic.limit.iterated_kernels import iterated_kernels, smallest_source
 from jaxkinetic.model import CausalAttention, PromptLaw, UniformPrompts
+from jaxkinetic.model.positions import ALiBi, require_alibi
 from jaxkinetic.retrieval.law_profile import RetrievalProfile, law_profile
 
 _SCAN_NODES = 2048
+_NODES = 24
 
 
 def retrieval_profile(
     model: CausalAttention, time: Any, vocab_size: int, sources: Any, prompts: PromptLaw | None = None
 ) -> RetrievalProfile:
-    """Evaluate the retrieval profile S_t(sigma_0), for uniform prompts in closed form (1.21).
+    """Evaluate the retrieval profile S_t(sigma_0), for uniform prompts and ALiBi in closed form (1.21).
+
+    Other weights and uniform prompts go through the iterated kernels of their averaging operator; traced sources
+    must then be at least 0.01.
 
     Args:
-        model: kernel and ALiBi weights.
+        model: kernel and positional weights; ALiBi for prompts that are not uniform.
         time: depth t >= 0.
         vocab_size: vocabulary size M >= 2 of the decoder.
         sources: source positions sigma_0 in (0, 1], (S,); below 1 for prompts that are not uniform.
         prompts: law of the initial tokens; uniform if None. For others see `law_profile`.
 
     Returns:
-        The profile in two parts: chance, and the memory of the source. Differentiable in beta, lam, t and the
-        law's parameters.
+        The profile in two parts: chance, and the memory of the source. Differentiable in beta, the weights' and the
+        law's parameters, and t.
 
     Raises:
-        ValueError: on t < 0, M < 2, positions outside (0, 1], or a law that jumps in sigma.
-        RuntimeError: if the limit of another law is not resolved.
+        ValueError: on t < 0, M < 2, positions outside (0, 1], or a law that jumps in sigma; on weights
+            other than ALiBi for prompts that are not uniform.
+        RuntimeError: if the limit of another law, or of other weights, is not resolved.
     """
     time = _check(model, time, vocab_size)
     given = sources if is_concrete(sources) is False else np.asarray(sources, dtype=float)
@@ -56,7 +63,10 @@ def retrieval_profile(
     positions = jnp.asarray(sources, dtype=jnp.result_type(time))
     if prompts is not None and not isinstance(prompts, UniformPrompts):
         return law_profile(model, prompts, time, vocab_size, positions)
-    return _retrieval_profile(model, time, vocab_size, positions)
+    if isinstance(model.positions, ALiBi):
+        return _retrieval_profile(model, time, vocab_size, positions)
+    kernels = iterated_kernels(model.positions, smallest_source(given), n_nodes=_NODES)
+    return _profile_of_any_weights(model, kernels, time, vocab_size, positions)
 
 
 @eqx.filter_jit
@@ -66,6 +76,13 @@ def _retrieval_profile(model, time, vocab_size, sources):
     values = jax.vmap(lambda s: closed_form.retrieval_correction(rates, weights, time, s, model.positions, signed))(
         sources
     )
+    chance = jnp.full_like(values, math.sqrt(math.pi / 2) / vocab_size)
+    return RetrievalProfile(sources, chance, values, vocab_size)
+
+
+@eqx.filter_jit
+def _profile_of_any_weights(model, kernels, time, vocab_size, sources):
+    values = kernels.correction(profile_modes(model, vocab_size)[0], time, vocab_size, sources)
     chance = jnp.full_like(values, math.sqrt(math.pi / 2) / vocab_size)
     return RetrievalProfile(sources, chance, values, vocab_size)
 
@@ -107,14 +124,16 @@ def u_shape(model: CausalAttention, time: Any, vocab_size: int) -> UShape:
     and value are differentiable in beta, lam and t by the implicit function theorem.
 
     Args:
-        model: kernel and ALiBi weights.
+        model: kernel and ALiBi weights; others are refused.
         time: depth t > 0.
         vocab_size: vocabulary size M >= 2.
 
     Raises:
-        ValueError: on t < 0 or M < 2.
+        ValueError: on t < 0, M < 2, or weights other than ALiBi.
     """
-    return _u_shape(model, _check(model, time, vocab_size), vocab_size)
+    time = _check(model, time, vocab_size)
+    require_alibi(model.positions, "`u_shape`", "Use `retrieval_profile` for the profile of other weights.")
+    return _u_shape(model, time, vocab_size)
 
 
 @eqx.filter_jit

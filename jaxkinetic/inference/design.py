@@ -1,0 +1,245 @@
+"""Positional weights designed for a profile: as flat as can be, or like a target, at a mean attention distance.
+
+The profile S_t(sigma_0) of (1.21) is differentiable in b through the iterated kernels, so that log b, a spline
+through x at evenly spaced distances, is found by least squares: Levenberg-Marquardt on the residuals
+
+    r_i = S(sigma_i) - T(sigma_i) - mean_j (S(sigma_j) - T(sigma_j)),    T = 0 for a flat profile.
+
+The mean attention distance d is held exactly, by the tilt b(s) e^{-mu s} whose mu solves
+
+    int_0^1 s b(s) e^{-mu s} ds = d int_0^1 b(s) e^{-mu s} ds.
+
+Of the many b that do equally well, a little of second differences and of x itself chooses a smooth one.
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix as optx
+from jaxtyping import Array, Float
+
+from jaxkinetic._types import (
+    Scalar,
+    as_float,
+    check_at_least,
+    check_finite,
+    check_positions,
+    check_positive,
+    check_scalar,
+)
+from jaxkinetic.limit import closed_form
+from jaxkinetic.limit.iterated_kernels import iterated_kernels
+from jaxkinetic.model import ALiBi, Kernel, SplineWeights
+
+_STEEPEST = 75.0
+_SEARCH_NODES, _NODES = 8, 24
+_SMOOTHNESS, _SIZE = 1e-4, 1e-6
+_FINE = 181
+_STEPS = 400
+_HELD = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class DesignedWeights:
+    """Positional weights, their profile, and that of ALiBi at the same mean attention distance.
+
+    Attributes:
+        positions: the weights.
+        alibi: ALiBi of the same mean attention distance.
+        sources: positions sigma_0, (S,): 181 from the first to the last asked for, or those of the target.
+        profile: S_t(sigma_0) of the weights, (S,).
+        alibi_profile: S_t(sigma_0) of ALiBi, (S,).
+        target: what the profile was to follow up to an offset, (S,); zero for a flat one.
+        mean_distance: mean attention distance of the last token, as asked for.
+        converged: whether the search ended at a minimum.
+        n_steps: steps it took.
+    """
+
+    positions: SplineWeights
+    alibi: ALiBi
+    sources: Float[np.ndarray, " source"]
+    profile: Float[np.ndarray, " source"]
+    alibi_profile: Float[np.ndarray, " source"]
+    target: Float[np.ndarray, " source"]
+    mean_distance: float
+    converged: bool
+    n_steps: int
+
+    @property
+    def range(self) -> float:
+        """Largest less smallest value of profile minus target."""
+        return float(np.ptp(self.profile - self.target))
+
+    @property
+    def alibi_range(self) -> float:
+        """The same for ALiBi."""
+        return float(np.ptp(self.alibi_profile - self.target))
+
+    @property
+    def gain(self) -> float:
+        """How many times closer to the target, or flatter, than ALiBi."""
+        return self.alibi_range / self.range
+
+
+def design_weights(
+    kernel: Kernel,
+    time: float,
+    vocab_size: int,
+    mean_distance: float,
+    target: Any = None,
+    sources: Any = None,
+    n_knots: int = 41,
+) -> DesignedWeights:
+    """Design positional weights b(s) whose retrieval profile is as flat as can be, or follows a target.
+
+    Args:
+        kernel: interaction kernel w.
+        time: depth t > 0.
+        vocab_size: vocabulary size M >= 2 of the decoder.
+        mean_distance: int_0^1 s b / int_0^1 b to hold; ALiBi has ``ALiBi(lam).mean_distance``.
+        target: profile to follow at the sources up to an offset, (S,); a flat one if None.
+        sources: positions sigma_0 in (0, 1), increasing, (S,); if None 0.05 to 0.95.
+        n_knots: number of evenly spaced distances at which log b is free.
+
+    Returns:
+        The weights and their profile. The profile is checked with three times the nodes of the search.
+
+    Raises:
+        ValueError: on arguments out of range, or a mean distance that no weights within a factor e^75 have.
+        RuntimeError: if the weights that are found are not resolved.
+    """
+    if not isinstance(kernel, Kernel):
+        raise ValueError(f"Argument `kernel` must be a Kernel, but is {type(kernel).__name__}.")
+    if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError("Designs need double precision: call `jax.config.update('jax_enable_x64', True)` first.")
+    check_scalar("time", time)
+    check_positive("time", time)
+    check_at_least("vocab_size", vocab_size, 2)
+    check_at_least("n_knots", n_knots, 4)
+    at, wanted = _check_target(target, sources)
+    alibi = alibi_of_mean_distance(mean_distance)
+    rates = kernel.growth_rates()
+    rates = rates[: min(rates.size, closed_form.growing_modes(vocab_size))]
+    depth, distance = as_float(time), as_float(mean_distance)
+    start = -alibi.lam * jnp.linspace(0, 1, n_knots)
+    smallest = float(at[0])
+    found, n_steps, converged = _search(
+        start, rates, depth, jnp.asarray(at), jnp.asarray(wanted), distance, vocab_size, smallest
+    )
+    positions = SplineWeights(hold_mean_distance(found, distance))
+    if target is None:
+        at, wanted = np.linspace(at[0], at[-1], _FINE), np.zeros(_FINE)
+    profile, of_alibi = (
+        np.asarray(kernels.correction(rates, depth, vocab_size, jnp.asarray(at)))
+        for kernels in (iterated_kernels(p, smallest, n_nodes=_NODES) for p in (positions, alibi))
+    )
+    held = float(positions.mean_distance)
+    converged = bool(converged) and abs(held - mean_distance) <= _HELD
+    return DesignedWeights(positions, alibi, at, profile, of_alibi, wanted, held, converged, int(n_steps))
+
+
+def alibi_of_mean_distance(mean_distance: float) -> ALiBi:
+    """ALiBi with a given mean attention distance.
+
+    Raises:
+        ValueError: outside (0, 1), or where |lam| would exceed 75.
+    """
+    check_scalar("mean_distance", mean_distance)
+    check_finite("mean_distance", mean_distance)
+    low, high = (float(ALiBi(lam).mean_distance) for lam in (_STEEPEST, -_STEEPEST))
+    if not 0 < mean_distance < 1:
+        raise ValueError(f"Argument `mean_distance` must lie in (0, 1), but is {float(mean_distance):g}.")
+    if not low <= mean_distance <= high:
+        raise ValueError(
+            f"Argument `mean_distance` must lie in [{low:.3g}, {high:.3g}], which weights within a factor "
+            f"e^{_STEEPEST:g} can have, but is {float(mean_distance):g}."
+        )
+    flat = jnp.zeros(41)
+    return ALiBi(_tilt(flat, jnp.asarray(float(mean_distance))))
+
+
+def hold_mean_distance(log_values: Float[Array, " knot"], mean_distance: Scalar) -> Float[Array, " knot"]:
+    """Tilt log b by -mu s to the given mean attention distance, differentiable in the values.
+
+    Args:
+        log_values: log b at evenly spaced distances, see `SplineWeights`.
+        mean_distance: the mean distance wanted.
+    """
+    mu = _tilt(log_values, mean_distance)
+    return log_values - mu * jnp.linspace(0, 1, log_values.size, dtype=log_values.dtype)
+
+
+def _tilt(log_values: Float[Array, " knot"], mean_distance: Scalar) -> Scalar:
+    def excess(log_values: Array, mu: Scalar) -> Scalar:
+        return SplineWeights(log_values).tilted(mu).mean_distance - mean_distance
+
+    known = jax.lax.stop_gradient(log_values)
+
+    def halve(bracket, _):
+        low, high = bracket
+        middle = (low + high) / 2
+        far = excess(known, middle) > 0
+        return (jnp.where(far, middle, low), jnp.where(far, high, middle)), None
+
+    widest = jnp.full_like(mean_distance, 2 * _STEEPEST)
+    (low, high), _ = jax.lax.scan(halve, (-widest, widest), None, length=40)
+    mu = jax.lax.stop_gradient((low + high) / 2)
+    # A step of Newton's whose start and denominator count as constants: its derivative is the implicit one.
+    value, slope = jax.jvp(lambda mu: excess(known, mu), (mu,), (jnp.ones_like(mu),))
+    del value
+    return mu - excess(log_values, mu) / jax.lax.stop_gradient(slope)
+
+
+def profile_of_values(
+    log_values: Float[Array, " knot"],
+    rates: Float[Array, " mode"],
+    time: Scalar,
+    vocab_size: int,
+    sources: Float[Array, " source"],
+    mean_distance: Scalar,
+    smallest: float,
+) -> Float[Array, " source"]:
+    """The profile of a spline of log b, tilted to the mean distance, as the search sees it."""
+    positions = SplineWeights(hold_mean_distance(log_values, mean_distance))
+    kernels = iterated_kernels(positions, smallest, n_nodes=_SEARCH_NODES, tolerance=np.inf)
+    return kernels.correction(rates, time, vocab_size, sources)
+
+
+@eqx.filter_jit
+def _search(start, rates, time, sources, target, mean_distance, vocab_size, smallest):
+    def residuals(x, _):
+        profile = profile_of_values(x, rates, time, vocab_size, sources, mean_distance, smallest)
+        miss = profile - target
+        return jnp.concatenate(
+            [miss - jnp.mean(miss), _SMOOTHNESS * start.size * jnp.diff(x, 2), _SIZE * (x - start)]
+        )
+
+    solver = optx.LevenbergMarquardt(rtol=1e-8, atol=1e-10)
+    solution = optx.least_squares(residuals, solver, start, max_steps=_STEPS, throw=False)
+    return solution.value, solution.stats["num_steps"], solution.result == optx.RESULTS.successful
+
+
+def _check_target(target: Any, sources: Any) -> tuple[np.ndarray, np.ndarray]:
+    if sources is None:
+        if target is not None:
+            raise ValueError("Argument `sources` must be given with `target`: the positions at which it is given.")
+        sources = np.linspace(0.05, 0.95, 61)
+    at = np.asarray(sources, dtype=float)
+    if at.ndim != 1 or at.size < 3:
+        raise ValueError(
+            f"Argument `sources` must be one-dimensional with at least 3 positions, but has shape {at.shape}."
+        )
+    check_positions("sources", at)
+    if not np.all(np.diff(at) > 0) or at[-1] >= 1:
+        raise ValueError("Argument `sources` must increase strictly and end below 1.")
+    wanted = np.zeros_like(at) if target is None else np.asarray(target, dtype=float)
+    if wanted.shape != at.shape:
+        raise ValueError(
+            f"Argument `target` must have shape {at.shape}, as `sources`, but has shape {wanted.shape}."
+        )
+    check_finite("target", wanted)
+    return at, wanted

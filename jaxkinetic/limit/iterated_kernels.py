@@ -1,0 +1,192 @@
+"""The limit of uniform prompts for any positional weight, through the iterated kernels of the averaging operator.
+
+With K the operator of (1.10) at f = 1, (K f)(sigma) = int k(sigma, tau) f(tau) dtau, the Volterra-Hardy equation
+(1.19) is solved by its series in t,
+
+    g_a(t, 1; sigma_0) = sum_m h_m(sigma_0) (a t)^{m+1} / (m + 1)!,    h_m(sigma_0) = (K^m k)(1, sigma_0),
+
+so that one set of functions h_m, computed once for each b, serves every kernel, depth and vocabulary. As functions
+of the source they follow the adjoint recurrence
+
+    h_0(tau) = k(1, tau),    h_{m+1}(tau) = int_tau^1 h_m(sigma) b(sigma - tau) / B(sigma) dsigma,
+
+which never looks left of tau. They are held by their values on panels of Gauss nodes (`panels`).
+"""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxkinetic._types import Scalar, as_float, check_at_least, is_concrete
+from jaxkinetic.limit import panels
+from jaxkinetic.limit.closed_form import mode_weights
+from jaxkinetic.limit.panels import Panels
+from jaxkinetic.model.positions import PositionalWeights
+
+
+class IteratedKernels(eqx.Module):
+    """The iterated kernels h_m(sigma_0) = (K^m k)(1, sigma_0), m = 0..n_terms-1, of one positional weight.
+
+    Attributes:
+        values: h_m at the nodes of the panels, (m, panel, node).
+        tails: about what interpolation of h_m misses on each panel, (m, panel).
+        panels: the panels, from the smallest source to 1.
+        smallest_source: smallest sigma_0 that may be asked for.
+        tolerance: largest share of the profile that interpolation may miss.
+    """
+
+    values: Float[Array, "term panel node"]
+    tails: Float[Array, "term panel"]
+    panels: Panels
+    smallest_source: float = eqx.field(static=True)
+    tolerance: float = eqx.field(static=True)
+
+    @property
+    def n_terms(self) -> int:
+        """Number of terms."""
+        return self.values.shape[0]
+
+    def at(self, source: Scalar) -> Float[Array, " term"]:
+        """The kernels h_m(sigma_0), m = 0..n_terms-1, at one source; differentiable.
+
+        Args:
+            source: position sigma_0 between the smallest source and 1; beyond them it is a RuntimeError.
+        """
+        return self._at_all(as_float(source)[None])[:, 0]
+
+    def profiles(
+        self, rates: Float[Array, " mode"], time: float | Scalar, sources: Float[Array, " source"]
+    ) -> Float[Array, "source mode"]:
+        """The profiles g_a(t, 1; sigma_0), the solution of (1.19) at the end of the prompt.
+
+        Args:
+            rates: growth rates a of any sign, (K,).
+            time: depth t >= 0.
+            sources: positions sigma_0 between the smallest source and 1, (S,).
+
+        Raises:
+            RuntimeError: as `correction`.
+        """
+        return self._sum(self._powers(rates, time), sources)
+
+    def correction(
+        self,
+        rates: Float[Array, " mode"],
+        time: float | Scalar,
+        vocab_size: float,
+        sources: Float[Array, " source"],
+    ) -> Float[Array, " source"]:
+        """The retrieval profile S_t(sigma_0) = sum_m h_m(sigma_0) t^{m+1} / (m+1)! sum_n w_n a_n^{m+1} (1.21).
+
+        Args:
+            rates: growth rates a_n of the kernel, n = 1..K.
+            time: depth t >= 0.
+            vocab_size: vocabulary size M of the decoder, whose weights w_n are `mode_weights`.
+            sources: positions sigma_0 between the smallest source and 1, (S,).
+
+        Raises:
+            RuntimeError: on sources out of range, a series in t cut before its terms have decayed (raise
+                ``n_terms``), or panels that do not resolve the profile (raise ``n_nodes``).
+        """
+        weights = mode_weights(vocab_size, rates.shape[0]).astype(rates.dtype)
+        return self._sum(jnp.matmul(self._powers(rates, time), weights)[:, None], sources)[:, 0]
+
+    def _at_all(self, sources: Float[Array, " source"]) -> Float[Array, "term source"]:
+        slack = 8 * float(jnp.finfo(self.values.dtype).eps)
+        inside = (sources >= self.smallest_source * (1 - slack)) & (sources <= 1 + slack)
+        sources = eqx.error_if(
+            sources.astype(self.values.dtype),
+            ~jnp.all(inside),
+            f"A source lies outside [{self.smallest_source:g}, 1]: lower `smallest_source` of `iterated_kernels`.",
+        )
+        panel, basis = self.panels.interpolation(sources)
+        return jnp.einsum("msn,sn->ms", self.values[:, panel], basis, precision=jax.lax.Precision.HIGHEST)
+
+    def _powers(self, rates: Float[Array, " mode"], time: float | Scalar) -> Float[Array, "term mode"]:
+        """(a t)^{m+1} / (m+1)!, factor by factor: neither power nor factorial overflows."""
+        m = jnp.arange(1, self.n_terms + 1, dtype=rates.dtype)
+        return jnp.cumprod((rates * as_float(time).astype(rates.dtype))[None, :] / m[:, None], axis=0)
+
+    def _sum(
+        self, moments: Float[Array, "term some"], sources: Float[Array, " source"]
+    ) -> Float[Array, "source some"]:
+        """Sum the series, or fail where it has not come to an end or is not resolved."""
+        terms = jnp.einsum("ms,mk->msk", self._at_all(sources), moments)
+        total, size = jnp.sum(terms, axis=0), jnp.sum(jnp.abs(terms), axis=0)
+        total = eqx.error_if(
+            total,
+            ~jnp.all(jnp.abs(terms[-1]) <= 16 * jnp.finfo(size.dtype).eps * size),
+            f"The series in t has not decayed after {self.n_terms} terms: raise `n_terms` of `iterated_kernels`.",
+        )
+        missed = jnp.matmul(self.tails.T, jnp.abs(moments))[self.panels.panel(sources)]
+        return eqx.error_if(
+            total,
+            ~jnp.all(missed <= self.tolerance * size),
+            f"{self.values.shape[2]} nodes a panel do not resolve the profile of these positional weights: raise "
+            "`n_nodes` of `iterated_kernels`.",
+        )
+
+
+def iterated_kernels(
+    positions: PositionalWeights,
+    smallest_source: float = 0.01,
+    n_terms: int = 32,
+    n_nodes: int = 16,
+    tolerance: float | None = None,
+) -> IteratedKernels:
+    """Compute the iterated kernels h_m(sigma_0) = (K^m k)(1, sigma_0) of any positional weight.
+
+    Args:
+        positions: causal positional weights; the result is differentiable in their parameters.
+        smallest_source: smallest sigma_0 that will be asked for, in (0, 1).
+        n_terms: number of terms m = 0..n_terms-1.
+        n_nodes: Gauss nodes on each panel, at least 4.
+        tolerance: largest share of a profile that interpolation may miss; if None 1e-8 in double and 1e-3 in single
+            precision.
+
+    Raises:
+        ValueError: on sizes out of range, or what is no positional weight.
+    """
+    if not isinstance(positions, PositionalWeights):
+        raise ValueError(
+            f"Argument `positions` must be PositionalWeights, such as ALiBi, but is {type(positions).__name__}."
+        )
+    if not is_concrete(smallest_source) or not 0 < smallest_source < 1:
+        raise ValueError(f"Argument `smallest_source` must be a number in (0, 1), but is {smallest_source}.")
+    check_at_least("n_terms", n_terms, 1)
+    check_at_least("n_nodes", n_nodes, 4)
+    dtype, smallest = positions.dtype, float(smallest_source)
+    if tolerance is None:
+        tolerance = 1e-8 if dtype == jnp.float64 else 1e-3
+    grid, quadrature = panels.build(smallest, positions.breaks, n_nodes, dtype)
+    values = _iterate(positions, grid, quadrature, n_terms)
+    return IteratedKernels(values, grid.tails(values), grid, smallest, float(tolerance))
+
+
+def smallest_source(sources: Any) -> float:
+    """A power of two below all sources, so that few panels serve many lists of them; 0.01 if they are traced."""
+    if not is_concrete(sources):
+        return 0.01
+    return min(0.01, 2.0 ** math.floor(math.log2(float(np.min(sources)))))
+
+
+@eqx.filter_jit
+def _iterate(positions, grid, quadrature, n_terms):
+    average = quadrature.matrix(lambda distance, sigma: _kernel(positions, distance, sigma), grid)
+    start = _kernel(positions, 1 - grid.nodes, jnp.ones_like(grid.nodes)).reshape(-1)
+
+    def step(h, _):
+        return jnp.matmul(average, h, precision=jax.lax.Precision.HIGHEST), h
+
+    _, values = jax.lax.scan(step, start, None, length=n_terms)
+    return values.reshape(n_terms, *grid.nodes.shape)
+
+
+def _kernel(positions: PositionalWeights, distance: Array, sigma: Array) -> Array:
+    """b(distance) / B(sigma), the graphon at sigma' = sigma - distance."""
+    return jnp.exp(positions.log_weight(distance) - positions.log_mass(sigma))

@@ -1,0 +1,124 @@
+"""Designed positional weights: the constraint, the gradient, how flat, and what particles say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxkinetic import (
+    ALiBi,
+    CausalAttention,
+    ExpCosine,
+    PowerLaw,
+    SplineWeights,
+    design_weights,
+    estimate_profile,
+    iterated_kernels,
+    retrieval_profile,
+)
+from jaxkinetic.inference.design import alibi_of_mean_distance, hold_mean_distance, profile_of_values
+
+KERNEL = ExpCosine(1.0)
+DISTANCE = float(ALiBi(1.0).mean_distance)
+
+
+@pytest.fixture(scope="module")
+def flat():
+    return design_weights(KERNEL, 1.0, 8, DISTANCE)
+
+
+def test_ten_times_flatter_than_alibi_at_the_same_mean_distance(flat):
+    assert flat.converged
+    assert flat.mean_distance == pytest.approx(DISTANCE, abs=1e-12)
+    assert float(flat.alibi.lam) == pytest.approx(1.0, rel=1e-12)
+    assert flat.alibi_range == pytest.approx(0.3955, abs=1e-4)
+    assert flat.gain > 100
+    # By other means than the search's: more nodes, other sources, and the public profile.
+    sources = np.linspace(0.05, 0.95, 77)
+    kernels = iterated_kernels(flat.positions, 0.03, n_nodes=30)
+    profile = kernels.correction(KERNEL.growth_rates(), 1.0, 8, jnp.asarray(sources))
+    assert np.ptp(profile) < flat.alibi_range / 100
+    public = retrieval_profile(CausalAttention(KERNEL, flat.positions), 1.0, 8, sources).values
+    np.testing.assert_allclose(public, profile, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_particles_see_the_flat_profile(flat):
+    sources = [0.0625, 0.125, 0.25, 0.5, 0.75, 0.875, 0.9375]
+    flat_found, alibi_found = (
+        estimate_profile(CausalAttention(KERNEL, positions), 1.0, 8, 512, 512, jax.random.key(0), sources=sources)
+        for positions in (flat.positions, flat.alibi)
+    )
+    limit = np.asarray(retrieval_profile(CausalAttention(KERNEL, flat.positions), 1.0, 8, sources).values)
+    assert flat_found.standard_error.max() < 0.025
+    assert np.all(np.abs(flat_found.values - limit) < 3.5 * flat_found.standard_error)
+    assert np.ptp(flat_found.values) < 0.08
+    assert np.ptp(alibi_found.values) > 0.3
+
+
+def test_a_profile_that_can_be_is_found():
+    """The profile of a power law is followed, by weights that have its mean distance."""
+    power = PowerLaw(0.7, 0.4)
+    sources = np.linspace(0.05, 0.95, 40)
+    target = np.asarray(retrieval_profile(CausalAttention(KERNEL, power), 1.0, 8, sources).values)
+    found = design_weights(KERNEL, 1.0, 8, float(power.mean_distance), target + 3.0, sources, n_knots=13)
+    assert found.converged
+    assert found.range < 1e-3 * np.ptp(target)
+    assert found.gain > 100
+    np.testing.assert_array_equal(found.target, target + 3.0)
+
+
+VALUES = jnp.asarray(np.random.default_rng(0).normal(size=11))
+
+
+def test_the_mean_distance_is_held():
+    for distance in (0.05, 0.3, 0.9):
+        held = SplineWeights(hold_mean_distance(VALUES, jnp.asarray(distance)))
+        assert float(held.mean_distance) == pytest.approx(distance, abs=1e-12)
+    assert float(alibi_of_mean_distance(0.5).lam) == pytest.approx(0.0, abs=1e-10)
+    assert float(alibi_of_mean_distance(float(ALiBi(-6.0).mean_distance)).lam) == pytest.approx(-6.0, rel=1e-10)
+
+
+def test_gradient_of_the_profile_in_the_values_against_differences():
+    """Through the tilt as well, at whose solution the constraint stays."""
+    sources, rates = jnp.asarray([0.06, 0.4, 0.93]), KERNEL.growth_rates()
+
+    def profile(values):
+        return profile_of_values(values, rates, jnp.asarray(1.0), 8, sources, jnp.asarray(0.35), 0.05)
+
+    jacobian = jax.jacfwd(profile)(VALUES)
+    np.testing.assert_allclose(jax.jacrev(profile)(VALUES), jacobian, rtol=1e-9, atol=1e-12)
+    compiled, h = jax.jit(profile), 1e-4
+    for i in range(VALUES.size):
+        near, far = (
+            (compiled(VALUES.at[i].add(k * h)) - compiled(VALUES.at[i].add(-k * h))) / (2 * k * h) for k in (1, 2)
+        )
+        np.testing.assert_allclose(jacobian[:, i], (4 * near - far) / 3, rtol=1e-7, atol=1e-9)
+    # Adding a tilt changes nothing.
+    knots = np.linspace(0, 1, VALUES.size)
+    np.testing.assert_allclose(jacobian @ knots, 0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("as_installed")
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"kernel": 1.0}, "`kernel` must be a Kernel, but is float"),
+        ({"time": 0.0}, "`time` must be positive"),
+        ({"vocab_size": 1}, "`vocab_size` must be at least 2"),
+        ({"mean_distance": 1.0}, r"`mean_distance` must lie in \(0, 1\), but is 1"),
+        ({"mean_distance": -0.1}, r"`mean_distance` must lie in \(0, 1\), but is -0.1"),
+        ({"mean_distance": float("nan")}, "`mean_distance` must be finite"),
+        ({"mean_distance": 0.001}, r"`mean_distance` must lie in \[0.0133, 0.987\], which weights within .* 0.001"),
+        ({"n_knots": 3}, "`n_knots` must be at least 4"),
+        ({"sources": [0.5]}, r"`sources` must be one-dimensional with at least 3 positions, but has shape \(1,\)"),
+        ({"sources": [0.0, 0.1, 0.5]}, r"`sources` must lie in \(0, 1\]"),
+        ({"sources": [0.5, 0.4, 0.6]}, "`sources` must increase strictly"),
+        ({"target": [1.0, 2.0]}, "`sources` must be given with `target`"),
+        ({"target": [1.0], "sources": [0.2, 0.4, 0.6]}, r"`target` must have shape \(3,\)"),
+    ],
+)
+def test_bad_input(changed, message):
+    arguments = {"kernel": KERNEL, "time": 1.0, "vocab_size": 8, "mean_distance": DISTANCE}
+    with pytest.raises(ValueError, match=message):
+        design_weights(**{**arguments, **changed})
