@@ -1,6 +1,7 @@
 """A grid in two coordinates that adapts to where the probability is.
 
-Rows are cells of the first coordinate u, of any width; each has a window of the second, v, cut into equal cells.
+Rows are cells of the first coordinate u, of any width. Each has a window of the second, cut into equal cells of a
+coordinate q that stretches v where rows may have narrow modes; probabilities are those of the cells in (u, v).
 """
 
 import itertools
@@ -18,17 +19,26 @@ def centres_of(low: Any, high: Any, n: int) -> np.ndarray:
     return low + (high - low) * (np.arange(n) + 0.5) / n
 
 
-def prior_share(rows, v, whole):
-    """Prior probability of the cells of each row."""
-    return np.diff(rows) * (v[:, 1] - v[:, 0]) / np.prod([high - low for low, high in whole])
+def edges_of(windows: np.ndarray, n: int) -> np.ndarray:
+    """Edges of n equal cells of each window, (B, n + 1)."""
+    return windows[:, :1] + np.diff(windows, axis=1) * np.arange(n + 1) / n
 
 
-def adapt(log_likelihood, share, rows, v, windows, whole, n_new):
-    """Rows that crowd where the probability is, and for each a window outside of which it is negligible."""
+def prior_share(rows, edges, whole):
+    """Prior probability of every cell, flat in (u, v), from the edges of the cells in v."""
+    return np.diff(rows)[:, None] * np.diff(edges, axis=1) / np.prod([high - low for low, high in whole])
+
+
+def adapt(log_likelihood, share, rows, windows, ends, n_new):
+    """Rows that crowd where the probability is, and for each a window of q outside of which it is negligible.
+
+    ``ends`` gives the ends of the prior's range in q for each centre of a row, (B, 2).
+    """
+    q = centres_of(windows[:, :1], windows[:, 1:], log_likelihood.shape[1])
     peak = np.unravel_index(np.argmax(log_likelihood), log_likelihood.shape)
     top = log_likelihood[peak]
     # Where the posterior is narrower than a cell, its height is not known better than the drop to the next one.
-    beside = log_likelihood[peak[0], np.clip([peak[1] - 1, peak[1] + 1], 0, v.shape[1] - 1)]
+    beside = log_likelihood[peak[0], np.clip([peak[1] - 1, peak[1] + 1], 0, q.shape[1] - 1)]
     kept = log_likelihood > top - _NEGLIGIBLE - min(top - beside.min(), 1e4)
     used = np.flatnonzero(kept.any(axis=1))
     n, place = share.size, np.arange(share.size)
@@ -43,31 +53,29 @@ def adapt(log_likelihood, share, rows, v, windows, whole, n_new):
 
     # Rows without anything take the window of the nearest that has something, and all of them that of their
     # neighbours too: the new rows lie between the old ones.
-    width = (windows[:, 1] - windows[:, 0]) / v.shape[1]
-    first, last = kept.argmax(axis=1), v.shape[1] - 1 - kept[:, ::-1].argmax(axis=1)
+    width = (windows[:, 1] - windows[:, 0]) / q.shape[1]
+    first, last = kept.argmax(axis=1), q.shape[1] - 1 - kept[:, ::-1].argmax(axis=1)
     nearest = used[np.abs(place[:, None] - used[None, :]).argmin(axis=1)]
-    left, right = (v[place, first] - 2.5 * width)[nearest], (v[place, last] + 2.5 * width)[nearest]
+    left, right = (q[place, first] - 2.5 * width)[nearest], (q[place, last] + 2.5 * width)[nearest]
     left, right = (np.stack([np.pad(x, 1, mode="edge")[i : i + n] for i in range(3)]) for x in (left, right))
     centres, old = (new[1:] + new[:-1]) / 2, (rows[1:] + rows[:-1]) / 2
-    left = np.interp(centres, old, left.min(axis=0)).clip(*whole[1])
-    right = np.interp(centres, old, right.max(axis=0)).clip(*whole[1])
+    left = np.interp(centres, old, left.min(axis=0)).clip(*ends(centres).T)
+    right = np.interp(centres, old, right.max(axis=0)).clip(*ends(centres).T)
     return new, np.stack([left, right], axis=1)
 
 
-def column_marginal(joint, v):
+def column_marginal(joint, edges):
     """Edges of common cells in v and their probabilities: rows whose cells differ, summed over beta."""
-    half = (v[:, 1] - v[:, 0]) / 2
-    edges = np.concatenate([v - half[:, None], v[:, -1:] + half[:, None]], axis=1)
-    cumulative = np.concatenate([np.zeros((len(v), 1)), np.cumsum(joint, axis=1)], axis=1)
+    cumulative = np.concatenate([np.zeros((len(joint), 1)), np.cumsum(joint, axis=1)], axis=1)
     ends = edges.min(), edges.max()
 
     def shared(common):
         return np.sum([np.interp(common, e, c) for e, c in zip(edges, cumulative, strict=True)], axis=0)
 
     # Cells of equal width on half the range of probability, of equal probability on the rest.
-    even = np.linspace(*ends, 4 * v.shape[1] + 1)
-    likely = np.interp(np.linspace(0, 1, v.shape[1] + 1), shared(even), even)
-    common = np.unique(np.concatenate([np.linspace(*ends, v.shape[1] + 1), likely[1:-1]]))
+    even = np.linspace(*ends, 4 * joint.shape[1] + 1)
+    likely = np.interp(np.linspace(0, 1, joint.shape[1] + 1), shared(even), even)
+    common = np.unique(np.concatenate([np.linspace(*ends, joint.shape[1] + 1), likely[1:-1]]))
     return common, np.diff(shared(common))
 
 

@@ -3,7 +3,9 @@
 The likelihood is binomial in its normal form; offset and contrast of each curve are integrated in closed form, and
 what is left is summed over a grid in the coordinates in which the priors are flat, u = log(beta) and
 v = arcsinh(lam / lam_scale). The grid adapts: rows of equal beta crowd where the probability is, and each has a
-window of lam of its own, because beta and lam are too correlated for a rectangle and there may be two modes.
+window of lam of its own, because beta and lam are too correlated for a rectangle and there may be two modes. Its
+cells are equal in q = arcsinh(lam / s), s = min(lam_scale, beta / 4): the ridge lam ~ beta of shallow curves is as
+wide in q for every beta.
 """
 
 import dataclasses
@@ -17,7 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkinetic._types import check_at_least, check_positive, round_up
-from jaxkinetic.inference.adaptive_grid import adapt, centres_of, column_marginal, prior_share, shortest_interval
+from jaxkinetic.inference.adaptive_grid import (
+    adapt,
+    centres_of,
+    column_marginal,
+    edges_of,
+    prior_share,
+    shortest_interval,
+)
 from jaxkinetic.inference.curves import RetrievalCurve, check_curves
 from jaxkinetic.inference.intervals import Interval
 from jaxkinetic.inference.nuisances import (
@@ -43,7 +52,8 @@ class Posterior:
 
     Attributes:
         beta: sharpness at the centres of the rows, (B,), densest where the probability is.
-        lam: positional bias at the centres, (B, L), in each row evenly spaced in arcsinh(lam / lam_scale).
+        lam: positional bias at the centres, (B, L), in each row evenly spaced in arcsinh(lam / s) with
+            s = min(lam_scale, beta / 4).
         times: depths t, (T,), of equal prior probability.
         vocab_sizes: vocabulary sizes M, (V,), of equal prior probability.
         mass: posterior probability of every cell, (T, V, B, L); it sums to 1.
@@ -70,6 +80,7 @@ class Posterior:
     priors: Priors
     level: float
     _rows: np.ndarray = dataclasses.field(repr=False)
+    _edges: np.ndarray = dataclasses.field(repr=False)
     _data: list[CurveData] = dataclasses.field(repr=False)
 
     def marginal(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +95,7 @@ class Posterior:
         if name == "beta":
             return np.exp(self._rows), self.mass.sum(axis=(0, 1, 3))
         if name == "lam":
-            edges, share = column_marginal(self.mass.sum((0, 1)), np.arcsinh(self.lam / self.priors.lam_scale))
+            edges, share = column_marginal(self.mass.sum((0, 1)), self._edges)
             return self.priors.lam_scale * np.sinh(edges), share
         if name == "time":
             return self.times, self.mass.sum(axis=(1, 2, 3))
@@ -104,8 +115,7 @@ class Posterior:
     @property
     def density(self) -> np.ndarray:
         """Posterior density of (beta, lam) relative to the prior's, (B, L)."""
-        v = np.arcsinh(self.lam / self.priors.lam_scale)
-        return self.mass.sum(axis=(0, 1)) / prior_share(self._rows, v, _whole(self.priors))[:, None]
+        return self.mass.sum(axis=(0, 1)) / prior_share(self._rows, self._edges, _whole(self.priors))
 
     def predict(
         self, curve: RetrievalCurve, sources: Any = None, level: float | None = None, n_questions: int | None = None
@@ -167,8 +177,8 @@ def curve_posterior(
         level: probability in the intervals.
         grid: number of values of beta and of lam.
 
-    A mode narrower than a cell beside a wide one, such as the ridge lam ~ beta of shallow curves at beta near 0, is
-    resolved no finer than the window of its row; more cells resolve more.
+    A mode narrower than a cell beside a wide one is resolved no finer than the window of its row; more cells
+    resolve more.
 
     Returns:
         The posterior. An interval that reaches the end of its prior is open there, and its parameter unidentified.
@@ -182,34 +192,38 @@ def curve_posterior(
     times = np.atleast_1d(np.asarray(time, dtype=float))
     sizes = [int(m) if float(m) == int(m) else m for m in np.atleast_1d(vocab_size).tolist()]
     _check(curves, times, sizes, level, grid)
+    grid = (int(grid[0]), int(grid[1]))
     n_modes = round_up(required_modes(priors.beta_range[1], np.float64), 4)
     data = [stack_curves(curves, t, m, n_modes)[0] for t, m in itertools.product(times.tolist(), sizes)]
 
     whole = _whole(priors)
     coarse = min(grid[0], _COARSE), min(grid[1], _COARSE)
-    rows, windows = np.linspace(*whole[0], coarse[0] + 1), np.tile(whole[1], (coarse[0], 1))
-    finest, shape, last = np.inf, coarse, False
+    rows, ends = np.linspace(*whole[0], coarse[0] + 1), partial(_ends, priors=priors)
+    windows = ends((rows[1:] + rows[:-1]) / 2)
+    finest, shape = np.inf, coarse
     while True:
-        u, v = (rows[1:] + rows[:-1]) / 2, centres_of(windows[:, :1], windows[:, 1:], shape[1])
-        log_likelihood = np.stack([_log_likelihood(u, v, d, priors) for d in data])
+        u = (rows[1:] + rows[:-1]) / 2
+        lam = _lam_of(centres_of(windows[:, :1], windows[:, 1:], shape[1]), u, priors)
+        edges = np.arcsinh(_lam_of(edges_of(windows, shape[1]), u, priors) / priors.lam_scale)
+        log_likelihood = np.stack([_log_likelihood(u, lam, d, priors) for d in data])
         top = log_likelihood.max()
-        relative = np.exp(log_likelihood - top) * prior_share(rows, v, whole)[:, None]
+        relative = np.exp(log_likelihood - top) * prior_share(rows, edges, whole)
         total = relative.sum()
         joint = relative.sum(axis=0) / total
-        if last:
+        # Once the likeliest cell holds no less than before, adapting gains nothing: now all cells that are wanted,
+        # which adapt again to what only they can tell apart.
+        settled = joint.max() > 0.8 * finest
+        if settled and shape == grid:
             break
-        # Once the likeliest cell holds no less than before, adapting gains nothing: now all cells that are wanted.
-        last = joint.max() > 0.8 * finest
-        finest, shape = joint.max(), grid if last else coarse
-        rows, windows = adapt(log_likelihood.max(axis=0), joint.sum(axis=1), rows, v, windows, whole, shape[0])
+        finest, shape = (np.inf, grid) if settled else (joint.max(), shape)
+        rows, windows = adapt(log_likelihood.max(axis=0), joint.sum(axis=1), rows, windows, ends, shape[0])
     mass = (relative / total).reshape(times.size, len(sizes), *grid)
     peak = np.unravel_index(np.argmax(log_likelihood), log_likelihood.shape)
-    lam = priors.lam_scale * np.sinh(v)
     _check_priors(curves, np.exp(u[peak[1]]), lam[peak[1], peak[2]], data[peak[0]], priors)
     intervals = {
         "beta": shortest_interval(rows, joint.sum(axis=1), whole[0], np.exp, level),
         "lam": shortest_interval(
-            *column_marginal(joint, v), whole[1], lambda v: priors.lam_scale * np.sinh(v), level
+            *column_marginal(joint, edges), whole[1], lambda v: priors.lam_scale * np.sinh(v), level
         ),
     }
     return Posterior(
@@ -221,6 +235,7 @@ def curve_posterior(
         priors=priors,
         level=level,
         _rows=rows,
+        _edges=edges,
         _data=data,
     )  # fmt: skip
 
@@ -257,14 +272,27 @@ def _whole(priors):
     return (low, high), (left, right)
 
 
-def _log_likelihood(u, v, data, priors):
-    pairs = np.broadcast_to(np.exp(u)[:, None], v.shape), priors.lam_scale * np.sinh(v)
+def _scale(u, priors):
+    return np.minimum(priors.lam_scale, np.exp(u) / 4)
+
+
+def _ends(u, priors):
+    """The prior's range of lam in the coordinate q of each row."""
+    return np.arcsinh(np.asarray(priors.lam_range) / _scale(u, priors)[:, None])
+
+
+def _lam_of(q, u, priors):
+    return _scale(u, priors)[:, None] * np.sinh(q)
+
+
+def _log_likelihood(u, lam, data, priors):
+    pairs = np.broadcast_to(np.exp(u)[:, None], lam.shape), lam
     # Chunks of one size, so that grids of every size share one compilation.
     padded = [np.pad(p.ravel(), (0, -p.size % (_CHUNK * _BATCH)), mode="edge") for p in pairs]
     chunks = [p.reshape(-1, _CHUNK, _BATCH) for p in padded]
     found = np.concatenate([np.asarray(_log_likelihoods(b, l, data, priors)) for b, l in zip(*chunks, strict=True)])
-    found = found.ravel()[: v.size]
-    return np.where(np.isfinite(found), found, -np.inf).reshape(v.shape)
+    found = found.ravel()[: lam.size]
+    return np.where(np.isfinite(found), found, -np.inf).reshape(lam.shape)
 
 
 @partial(jax.jit, static_argnums=3)

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from jaxkinetic import ALiBi, ExpCosine, Posterior, Priors, RetrievalCurve, curve_posterior, load_curves
+from jaxkinetic.inference.posterior import _log_likelihood
 from jaxkinetic.limit import closed_form
 from tests.inference import oracle
 
@@ -36,11 +37,15 @@ def test_every_cell_is_prior_times_likelihood_over_evidence(pooled):
     assert posterior.mass.sum() == pytest.approx(1.0, abs=1e-12)
     u, share = posterior.marginal("beta")
     assert share.sum() == pytest.approx(1.0, abs=1e-12)
-    v = np.arcsinh(posterior.lam)
-    areas = np.diff(np.log(u)) * np.diff(v, axis=1)[:, 0] / (np.log(8 / 0.3) * (np.arcsinh(50) + np.arcsinh(5)))
+    # Cells are equal in arcsinh(lam / s), the prior is flat in arcsinh(lam).
+    s = np.minimum(posterior.beta, 4)[:, None] / 4
+    q = np.arcsinh(posterior.lam / s)
+    half = (q[:, 1:2] - q[:, :1]) / 2
+    widths = np.arcsinh(s * np.sinh(q + half)) - np.arcsinh(s * np.sinh(q - half))
+    areas = np.diff(np.log(u))[:, None] * widths / (np.log(8 / 0.3) * (np.arcsinh(50) + np.arcsinh(5)))
     for cell in np.argsort(posterior.mass, axis=None)[::-1][[0, 5, 60, 300]]:
         *_, i, j = np.unravel_index(cell, posterior.mass.shape)
-        got = np.log(posterior.mass.ravel()[cell]) + posterior.log_evidence - np.log(areas[i])
+        got = np.log(posterior.mass.ravel()[cell]) + posterior.log_evidence - np.log(areas[i, j])
         assert np.log(posterior.density[i, j]) + posterior.log_evidence == pytest.approx(got, abs=1e-9)
         assert got == pytest.approx(
             sum(log_likelihood(c, posterior.beta[i], posterior.lam[i, j]) for c in curves), abs=1e-6
@@ -100,6 +105,24 @@ def test_published_curves_leave_beta_open():
     assert str(posterior.intervals["beta"]).startswith("[<0.01, ")
     assert not posterior.identified["beta"]
     assert not posterior.intervals["beta"].closed
+
+
+@pytest.mark.parametrize("model", ["Claude-1.3", "GPT-3.5-Turbo (16K)", "LongChat-13B (16K)"])
+def test_the_ridge_at_small_beta_is_resolved(model):
+    """Density of beta against a sum over so many lam that the narrowest ridge, lam ~ beta, is smooth."""
+    posterior = curve_posterior(load_curves(model=model))
+    priors = posterior.priors
+    edges, share = posterior.marginal("beta")
+    for i in [0, *np.searchsorted(posterior.beta, [0.03, 0.3])]:
+        beta = posterior.beta[i]
+        lam = beta / 200 * np.sinh(np.linspace(*np.arcsinh(200 / beta * np.asarray(priors.lam_range)), 20_001))
+        v = np.arcsinh(lam)
+        middle = np.sinh((v[1:] + v[:-1]) / 2)
+        found = _log_likelihood(np.log([beta]), middle[None], posterior._data[0], priors)[0]
+        row = np.sum(np.exp(found - posterior.log_evidence) * np.diff(v)) / (v[-1] - v[0])
+        # The prior of log(beta) is flat, so that a row's density over the prior's is its likelihood over evidence.
+        density = share[i] / np.diff(np.log(edges))[i] * np.log(10 / 0.01)
+        assert density == pytest.approx(row, rel=2e-3)
 
 
 def test_evidence_tells_u_from_constant():
