@@ -12,7 +12,19 @@ from jaxkinetic import cli
 
 CURVE = "position,accuracy,n_questions,n_items\n0,62,500,10\n2,55,500,10\n4,52,500,10\n6,53,500,10\n9,60,500,10\n"
 
-COMMANDS = ["fit", "profile", "limit", "estimate", "sensitivity", "phase", "simulate", "figures", "sweep"]
+COMMANDS = [
+    "fit",
+    "posterior",
+    "profile",
+    "limit",
+    "estimate",
+    "sensitivity",
+    "phase",
+    "design",
+    "simulate",
+    "figures",
+    "sweep",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +57,17 @@ def test_help_is_complete_and_does_not_wait_for_jax(arguments: list[str]) -> Non
     options = {
         "": COMMANDS,
         "fit": ["--model", "--csv", "--all", "--level", "--out", "--json"],
+        "posterior": [
+            "--model",
+            "--all",
+            "--csv",
+            "--pool",
+            "--time",
+            "--beta-range",
+            "--level",
+            "--out",
+            "--json",
+        ],
         "profile": ["--beta", "--lam", "--time", "--vocab-size", "--out", "--json"],
         "estimate": ["--n-tokens", "--n-prompts", "--estimator", "--accuracy", "--sources", "--seed", "--out"],
         "limit": [
@@ -212,7 +235,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["fit", "profile", "sensitivity", "phase", "simulate", "figures"])
+@pytest.mark.parametrize("command", ["fit", "posterior", "profile", "sensitivity", "phase", "simulate", "figures"])
 def test_folder_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, command: str
 ) -> None:

@@ -10,12 +10,13 @@ from jaxkinetic.cli.fit import fit
 from jaxkinetic.cli.limit import limit
 from jaxkinetic.cli.particles import figures, simulate
 from jaxkinetic.cli.phase import phase
+from jaxkinetic.cli.posterior import posterior
 from jaxkinetic.cli.profile import profile
 from jaxkinetic.cli.sensitivity import sensitivity
 from jaxkinetic.cli.sweep import sweep
 
 app = tyro.extras.SubcommandApp()
-for command in (fit, profile, limit, estimate, sensitivity, phase, design, simulate, figures):
+for command in (fit, posterior, profile, limit, estimate, sensitivity, phase, design, simulate, figures):
     app.command(command)
 app.command(sweep, name="sweep", help="Run, watch, draw and extend grids of estimates that survive interruptions.")
 

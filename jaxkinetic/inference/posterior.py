@@ -103,6 +103,11 @@ class Posterior:
             return self.vocab_sizes, self.mass.sum(axis=(0, 2, 3))
         raise ValueError(f"Argument `name` must be one of beta, lam, time, vocab_size, but is {name!r}.")
 
+    def describe(self, name: str) -> str:
+        """Interval of "beta" or "lam" in words, with "unidentified" where the data leave it open."""
+        shown = f"{self.intervals[name]} ({100 * self.level:.0f} %)"
+        return shown if self.identified[name] else f"unidentified, {shown}"
+
     def region(self, level: float) -> np.ndarray:
         """Cells of (beta, lam) that hold the given probability and are denser than all others, (B, L)."""
         joint = self.mass.sum(axis=(0, 1))

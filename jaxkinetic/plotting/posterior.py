@@ -57,8 +57,7 @@ def plot_marginal(posterior: Posterior, name: str, ax: Axes | None = None) -> Ax
     ax.set_ylim(0)
     ax.set_xlabel(_SYMBOLS[name])
     ax.set_ylabel("density / prior")
-    word = "" if posterior.identified[name] else "unidentified, "
-    ax.set_title(f"{word}{interval} ({100 * posterior.level:.0f} %)", fontsize=10)
+    ax.set_title(posterior.describe(name), fontsize=10)
     return ax
 
 
@@ -76,23 +75,32 @@ def plot_predicted(
 
 def plot_posterior(posterior: Posterior) -> Figure:
     """Regions of (beta, lam), both marginals, every curve with its band, the priors and the evidence."""
-    figure = plt.figure(figsize=(12, 7), layout="constrained")
+    n_rows = -(-len(posterior.curves) // 4)
+    figure = plt.figure(figsize=(12, 6 + n_rows), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=[1, 1.15])[0]
     plot_posterior_region(posterior, left.subplots())
     left.suptitle("68 % (solid) and 95 % (dashed) regions", fontsize=11)
     top, bottom = right.subfigures(2, 1, squeeze=False, height_ratios=[1, 1.25])[:, 0]
     for name, ax in zip(("beta", "lam"), top.subplots(1, 2), strict=True):
         plot_marginal(posterior, name, ax)
-    axes = bottom.subplots(1, len(posterior.curves), squeeze=False)[0]
-    for i, (curve, ax) in enumerate(zip(posterior.curves, axes, strict=True)):
+    names = list(dict.fromkeys(c.name or "curve" for c in posterior.curves))
+    axes = bottom.subplots(n_rows, -(-len(posterior.curves) // n_rows), squeeze=False)
+    for i, ax in enumerate(axes.ravel()):
+        if i >= len(posterior.curves):
+            ax.set_axis_off()
+            continue
+        curve = posterior.curves[i]
         plot_predicted(posterior, curve, ax, COLOURS[i % 7], MARKERS[i % 7])
-        ax.set_title(f"{curve.n_items} items" if curve.n_items else curve.label, fontsize=10)
-        if i:
+        is_one = curve.n_items and len(names) == 1
+        ax.set_title(f"{curve.n_items} items" if is_one else curve.label, fontsize=10 if n_rows == 1 else 7)
+        if i % axes.shape[1]:
             ax.set_ylabel("")
+        if i + axes.shape[1] < len(posterior.curves):
+            ax.set_xlabel("")
     against = ",  ".join(
         f"{posterior.log_evidence - value:+.1f} against {name}" for name, value in posterior.log_evidence_of.items()
     )
-    name = posterior.curves[0].name or "curve"
+    name = " and ".join(names)
     shown = " ".join(str(posterior.priors).replace("\n", "; ").split())
     figure.suptitle(f"{name}: log evidence {against}\npriors: {shown}", fontsize=9)
     return figure

@@ -115,7 +115,8 @@ def test_the_ridge_at_small_beta_is_resolved(model):
     edges, share = posterior.marginal("beta")
     for i in [0, *np.searchsorted(posterior.beta, [0.03, 0.3])]:
         beta = posterior.beta[i]
-        lam = beta / 200 * np.sinh(np.linspace(*np.arcsinh(200 / beta * np.asarray(priors.lam_range)), 20_001))
+        low, high = np.arcsinh(200 / beta * np.asarray(priors.lam_range))
+        lam = beta / 200 * np.sinh(np.linspace(low, high, 20_001))
         v = np.arcsinh(lam)
         middle = np.sinh((v[1:] + v[:-1]) / 2)
         found = _log_likelihood(np.log([beta]), middle[None], posterior._data[0], priors)[0]
