@@ -92,6 +92,7 @@ def test_help_is_complete_and_does_not_wait_for_jax(arguments: list[str]) -> Non
             "--out",
             "--json",
         ],
+        "design": ["--beta", "--lam", "--time", "--vocab-size", "--mean-distance", "--check-prompts", "--json"],
         "simulate": ["--beta", "--lam", "--n-tokens", "--times", "--prompts", "--seed", "--out", "--json"],
         "figures": ["--out", "--seed"],
         "sweep": ["run", "extend", "status", "plot"],
@@ -235,7 +236,9 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["fit", "posterior", "profile", "sensitivity", "phase", "simulate", "figures"])
+@pytest.mark.parametrize(
+    "command", ["fit", "posterior", "profile", "sensitivity", "phase", "design", "simulate", "figures"]
+)
 def test_folder_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, command: str
 ) -> None:

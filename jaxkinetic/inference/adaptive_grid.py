@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxkinetic.inference.intervals import Interval
+from jaxkinetic.inference.intervals import Interval, threshold
 
 _NEGLIGIBLE = 30.0
 
@@ -95,3 +95,24 @@ def shortest_interval(edges, share, whole, value_of, level):
     return Interval(
         float(value_of(fine[first])), float(value_of(fine[last + 1])), bool(low_open), bool(high_open), level
     )
+
+
+def ends_of_the_range(log_likelihood, rows, edges, whole, level):
+    """Which ends of u and of v the prior's range sets and not the data, ((low, high), (low, high)).
+
+    Those where the cells within chi^2_1(level) / 2 of the likeliest reach furthest at an end of the range, of
+    their own coordinate or of the other. An interval that closes there all the same was closed by the prior.
+    """
+    slack = [1e-9 * (high - low) for low, high in whole]
+    at_end = np.zeros(log_likelihood.shape, bool)
+    at_end[0] = rows[0] <= whole[0][0] + slack[0]
+    at_end[-1] |= rows[-1] >= whole[0][1] - slack[0]
+    at_end[:, 0] |= edges[:, 0] <= whole[1][0] + slack[1]
+    at_end[:, -1] |= edges[:, -1] >= whole[1][1] - slack[1]
+    inside = log_likelihood > log_likelihood.max() - threshold(level) / 2
+    u = np.broadcast_to(np.arange(len(inside))[:, None], inside.shape)
+    furthest = [
+        (np.where(inside, low, np.inf), np.where(inside, -high, np.inf))
+        for low, high in ((u, u), (edges[:, :-1], edges[:, 1:]))
+    ]
+    return tuple(tuple(bool(at_end[x == x.min()].any()) for x in pair) for pair in furthest)

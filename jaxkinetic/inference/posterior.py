@@ -24,6 +24,7 @@ from jaxkinetic.inference.adaptive_grid import (
     centres_of,
     column_marginal,
     edges_of,
+    ends_of_the_range,
     prior_share,
     shortest_interval,
 )
@@ -57,8 +58,9 @@ class Posterior:
         times: depths t, (T,), of equal prior probability.
         vocab_sizes: vocabulary sizes M, (V,), of equal prior probability.
         mass: posterior probability of every cell, (T, V, B, L); it sums to 1.
-        intervals: shortest intervals of "beta" and "lam" in the coordinate in which the prior is flat; an end is
-            open where the prior's range sets it, not the data.
+        intervals: shortest intervals of "beta" and "lam" in the coordinate in which the prior is flat. An end is
+            open where the prior sets it, not the data: at the end of its range, or short of it, if up to there the
+            likelihood stays within chi^2_1(level) / 2 of its peak and only the prior's volume shrinks.
         identified: whether the interval of "beta" and of "lam" is closed.
         log_evidence: log of the probability of the curves under the model and its priors.
         log_evidence_of: the same for each curve a "constant", a "quadratic" and a "free-form" curve.
@@ -186,7 +188,7 @@ def curve_posterior(
     resolve more.
 
     Returns:
-        The posterior. An interval that reaches the end of its prior is open there, and its parameter unidentified.
+        The posterior. An interval whose end the prior sets is open there, and its parameter unidentified.
 
     Raises:
         ValueError: if there are no curves, curves without n_questions, constant curves only, arguments out of
@@ -231,6 +233,10 @@ def curve_posterior(
             *column_marginal(joint, edges), whole[1], lambda v: priors.lam_scale * np.sinh(v), level
         ),
     }
+    by_range = ends_of_the_range(log_likelihood.max(axis=0), rows, edges, whole, level)
+    for name, (low, high) in zip(intervals, by_range, strict=True):
+        i = intervals[name]
+        intervals[name] = dataclasses.replace(i, low_open=i.low_open or low, high_open=i.high_open or high)
     return Posterior(
         np.exp(u), lam, times, np.asarray(sizes), mass, intervals,
         identified={name: interval.closed for name, interval in intervals.items()},

@@ -107,6 +107,22 @@ def test_published_curves_leave_beta_open():
     assert not posterior.intervals["beta"].closed
 
 
+@pytest.mark.parametrize("model", ["Claude-1.3", "GPT-3.5-Turbo", "Llama-2-70b-chat-hf"])
+def test_an_end_that_only_the_prior_sets_is_open(model):
+    """Down the ridge the likelihood stays, and it is the prior's volume that falls and closes the interval."""
+    posterior = curve_posterior(load_curves(model=model))
+    assert posterior.intervals["beta"].low > 0.015
+    # At the left end of the range of beta, the best lam is as good as the best of all but for a factor e^1.
+    search = np.concatenate([-np.geomspace(1e-4, 20, 400), np.geomspace(1e-4, 100, 400)])
+    found = [
+        _log_likelihood(np.log([b]), search[None], posterior._data[0], posterior.priors).max()
+        for b in (0.0101, *np.geomspace(0.011, 9.9, 60))
+    ]
+    assert (found[0] > max(found) - 1.645**2 / 2) == posterior.intervals["beta"].low_open
+    assert posterior.identified["beta"] == posterior.intervals["beta"].closed
+    assert not posterior.identified["beta"] or model.startswith("Llama")
+
+
 @pytest.mark.parametrize("model", ["Claude-1.3", "GPT-3.5-Turbo (16K)", "LongChat-13B (16K)"])
 def test_the_ridge_at_small_beta_is_resolved(model):
     """Density of beta against a sum over so many lam that the narrowest ridge, lam ~ beta, is smooth."""
