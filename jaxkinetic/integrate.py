@@ -132,3 +132,34 @@ def integrate(
 def constant_steps(step: float | Scalar) -> Solve:
     """Options for ensembles: steps of one length, which may be traced, by a scheme of fifth order."""
     return Solve(solver=diffrax.Tsit5(), step=step, max_steps=CONSTANT_STEPS)
+
+
+def march(
+    field: Callable[[Float[Array, "..."], PyTree], Float[Array, "..."]],
+    start: Float[Array, "..."],
+    time: Scalar,
+    n_steps: int,
+    args: PyTree,
+) -> Float[Array, "..."]:
+    """Integrate dy/dt = field(y, args) from y(0) = start to ``time`` in equal steps of the scheme of fifth order.
+
+    Plain scans over steps and stages: derivatives pass through them in forward and reverse mode, one inside the
+    other, which a solve that counts its own steps does not allow.
+    """
+    tableau = diffrax.Tsit5.tableau
+    rows = [np.zeros(0), *tableau.a_lower[:-1]]
+    # The last row of the tableau is the step itself.
+    shifts = jnp.asarray(np.stack([np.pad(row, (0, len(rows) - row.size)) for row in rows]), start.dtype)
+    weights = jnp.asarray(tableau.b_sol[: len(rows)], start.dtype)
+    length = time.astype(start.dtype) / n_steps
+
+    def step(y, _):
+        def stage(slopes, row):
+            index, shift = row
+            return slopes.at[index].set(field(y + length * jnp.tensordot(shift, slopes, 1), args)), None
+
+        slopes = jnp.zeros((len(rows), *y.shape), y.dtype)
+        slopes, _ = jax.lax.scan(stage, slopes, (jnp.arange(len(rows)), shifts))
+        return y + length * jnp.tensordot(weights, slopes, 1), None
+
+    return jax.lax.scan(step, start, None, length=n_steps)[0]

@@ -9,6 +9,7 @@ from jaxkinetic.inference.nuisances import Priors
 from jaxkinetic.inference.phase import PhaseDiagram, phase_diagram, phase_edges
 from jaxkinetic.inference.posterior import Posterior, curve_posterior
 from jaxkinetic.inference.sensitivity import Sensitivity, u_sensitivity
+from jaxkinetic.inference.simulation_fit import SimulationFit, fit_by_simulation
 
 __all__ = [
     "CurveFit",
@@ -20,8 +21,10 @@ __all__ = [
     "Priors",
     "RetrievalCurve",
     "Sensitivity",
+    "SimulationFit",
     "curve_posterior",
     "design_weights",
+    "fit_by_simulation",
     "fit_curves",
     "list_models",
     "load_baselines",

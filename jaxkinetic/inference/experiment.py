@@ -80,7 +80,7 @@ class PlannedExperiment:
             raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
         at = _positions(sources)
         mean, gradient = _evaluate(self.theta, self.time, self.vocab_size, at)
-        seen, blind = _spectrum(self.information)
+        seen, blind = spectrum(self.information)
         half = np.sqrt(np.sum((gradient @ seen) ** 2, axis=1))
         size = np.linalg.norm(gradient * _scale(self.information), axis=1)
         hidden = np.linalg.norm(gradient @ blind, axis=1) > 1e-6 * size
@@ -139,7 +139,7 @@ def plan_experiment(
         )
     standardised = gradient * np.sqrt(counts / (mean * (1 - mean)))[:, None]
     information = standardised.T @ standardised
-    seen, blind = _spectrum(information)
+    seen, blind = spectrum(information)
     variance = seen @ seen.T
     identified = np.linalg.norm(blind, axis=1) <= 1e-6 * _scale(information)
     covariance = np.where(identified[:, None] & identified[None, :], variance, np.nan)
@@ -156,11 +156,21 @@ def _scale(information):
     return np.where(diagonal > 0, 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1)), 1.0)
 
 
-def _spectrum(information):
-    """Factor of the covariance on the directions that the experiment sees, and the directions it does not see."""
+def spectrum(
+    information: Float[np.ndarray, "n n"], noise: Float[np.ndarray, "n n"] | None = None
+) -> tuple[Float[np.ndarray, "n seen"], Float[np.ndarray, "n blind"]]:
+    """Factor of the covariance on the directions that an experiment sees, and the directions it does not see.
+
+    A direction is seen if its information is above rounding and, where the matrix is an estimate, above its
+    ``noise``.
+    """
     scale = _scale(information)
     strength, direction = np.linalg.eigh(information * scale[:, None] * scale[None, :])
-    sees = strength > _RANK_TOLERANCE
+    floor = np.full(strength.shape, _RANK_TOLERANCE)
+    if noise is not None:
+        scaled = scale[:, None] * direction
+        floor = np.maximum(floor, np.einsum("ik,ij,jk->k", scaled, noise, scaled))
+    sees = strength > floor
     seen = scale[:, None] * direction[:, sees] / np.sqrt(strength[sees])
     return seen, scale[:, None] * direction[:, ~sees]
 

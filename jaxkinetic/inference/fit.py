@@ -152,7 +152,10 @@ def fit_curves(
             n_questions and some not, constant curves only, or ranges that cannot be searched.
     """
     curves = [curves] if isinstance(curves, RetrievalCurve) else list(curves)
-    bounds = _check(curves, time, vocab_size, level, beta_range, lam_range)
+    check_problem(curves, time, vocab_size)
+    if not 0 < level < 1:
+        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
+    bounds = check_ranges(beta_range, lam_range)
     n_points = sum(c.sources.size for c in curves)
     n_parameters = 2 + 2 * len(curves)
     n_modes = required_modes(bounds.beta[1], np.float64)
@@ -179,7 +182,7 @@ def fit_curves(
         identifiable={name: interval.closed for name, interval in intervals.items()},
         chi2=chi2,
         dof=dof,
-        p_value=_p_value(chi2, dof) if errors_known else math.nan,
+        p_value=goodness(chi2, dof) if errors_known else math.nan,
         aic=chi2 + 2 * n_parameters,
         alternatives=[
             _polynomial(name, degree, data, errors_known) for name, degree in (("constant", 0), ("quadratic", 2))
@@ -196,7 +199,8 @@ def fit_curves(
     )
 
 
-def _check(curves, time, vocab_size, level, beta_range, lam_range) -> Range:
+def check_problem(curves: Sequence[RetrievalCurve], time: float, vocab_size: int) -> None:
+    """Refuse single precision, curves that cannot be fitted, and a depth or a vocabulary out of range."""
     if jnp.result_type(float) != jnp.float64:
         raise ValueError(
             "Fits need double precision: call `jax.config.update('jax_enable_x64', True)` first "
@@ -205,8 +209,10 @@ def _check(curves, time, vocab_size, level, beta_range, lam_range) -> Range:
     _check_curves(curves)
     check_positive("time", time)
     check_at_least("vocab_size", vocab_size, 2)
-    if not 0 < level < 1:
-        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
+
+
+def check_ranges(beta_range: tuple[float, float], lam_range: tuple[float, float]) -> Range:
+    """Refuse ranges that cannot be searched."""
     check_positive("beta_range", np.asarray(beta_range))
     if not beta_range[0] < beta_range[1]:
         raise ValueError(f"Argument `beta_range` must increase, but is {beta_range}.")
@@ -279,7 +285,7 @@ def _polynomial(name: str, degree: int, data: CurveData, errors_known: bool) -> 
         n_points += int(real.sum())
     n_parameters = (degree + 1) * data.sources.shape[0]
     dof = n_points - n_parameters
-    p_value = _p_value(total, dof) if errors_known else math.nan
+    p_value = goodness(total, dof) if errors_known else math.nan
     return Alternative(name, total, dof, p_value, total + 2 * n_parameters)
 
 
@@ -295,5 +301,6 @@ def _extreme_lines(beta, lam, left, wanted, data):
     return jax.vmap(one)(beta, lam, left)
 
 
-def _p_value(chi2: float, dof: int) -> float:
+def goodness(chi2: float, dof: int) -> float:
+    """Probability of a larger chi-squared if the model were true."""
     return float(jax.scipy.special.gammaincc(dof / 2, chi2 / 2)) if dof > 0 else math.nan

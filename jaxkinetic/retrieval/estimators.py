@@ -14,9 +14,10 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from jaxkinetic._types import Angles, PRNGKeyArray, Scalar
-from jaxkinetic.integrate import constant_steps
+from jaxkinetic.integrate import constant_steps, march
 from jaxkinetic.model import CausalAttention, PromptLaw
 from jaxkinetic.particles import simulate
+from jaxkinetic.particles.drift import velocity
 from jaxkinetic.retrieval.control import Control
 from jaxkinetic.retrieval.source_law import SourceLaw
 from jaxkinetic.retrieval.window import window, window_slope
@@ -34,6 +35,8 @@ class Problem(eqx.Module):
         source: their law, tabulated.
         control: the limit's prediction and its mean for this estimator, (S,); None for neither.
         n_tokens: number of tokens N.
+        n_steps: number of constant steps, in place of ``step``, for derivatives of an estimator: then both modes
+            pass through the solve, one inside the other.
     """
 
     model: CausalAttention
@@ -44,6 +47,7 @@ class Problem(eqx.Module):
     source: SourceLaw
     control: tuple[Control, Float[Array, " source"]] | None
     n_tokens: int = eqx.field(static=True)
+    n_steps: int | None = eqx.field(static=True, default=None)
 
     def draw(self, key: PRNGKeyArray) -> Angles:
         """Initial angles of a prompt, in the precision of the model."""
@@ -51,6 +55,10 @@ class Problem(eqx.Module):
 
     def last(self, start: Angles) -> Scalar:
         """Final angle of the last token."""
+        if self.n_steps is not None:
+            return march(lambda theta, model: velocity(model, theta), start, self.time, self.n_steps, self.model)[
+                -1
+            ]
         return simulate(self.model, start, self.time[None], constant_steps(self.step)).angles[0, -1]
 
     def window(self, u: Array) -> Array:
@@ -81,14 +89,18 @@ def adjoint(problem: Problem, key: PRNGKeyArray) -> Float[Array, " source"]:
     if problem.control is None:
         return values
     control, mean = problem.control
-    predicted = control.slope(start[-1], sources)
-    return values - predicted * problem.source.stein_kernel(control.end(start[-1]), sources) + mean
+    return values - adjoint_prediction(problem, control, start) + mean
+
+
+def adjoint_prediction(problem: Problem, control: Control, start: Angles) -> Float[Array, " source"]:
+    """What the control predicts that `adjoint` gives for a prompt, slope(x, y) T(e(x), y)."""
+    x, sources = start[-1], start[problem.tokens]
+    return control.slope(x, sources) * problem.source.stein_kernel(control.end(x), sources)
 
 
 def glauber(problem: Problem, key: PRNGKeyArray) -> Float[Array, " source"]:
     """Values of the re-drawing estimator, one more run for each source."""
-    first, second = jax.random.split(key)
-    start, others = problem.draw(first), problem.draw(second)[problem.tokens]
+    start, others = redrawn(problem, key)
     sources = start[problem.tokens]
     end = problem.last(start)
     ends = jax.vmap(lambda i, other: problem.last(start.at[i].set(other)))(problem.tokens, others)
@@ -98,10 +110,23 @@ def glauber(problem: Problem, key: PRNGKeyArray) -> Float[Array, " source"]:
     if problem.control is None:
         return values
     control, mean = problem.control
-    x, size = start[-1], problem.source.vocab_size
+    return values - glauber_prediction(problem, control, start, others) + mean
+
+
+def redrawn(problem: Problem, key: PRNGKeyArray) -> tuple[Angles, Float[Array, " source"]]:
+    """A prompt, and its sources drawn again."""
+    first, second = jax.random.split(key)
+    return problem.draw(first), problem.draw(second)[problem.tokens]
+
+
+def glauber_prediction(
+    problem: Problem, control: Control, start: Angles, others: Float[Array, " source"]
+) -> Float[Array, " source"]:
+    """What the control predicts that `glauber` gives for a prompt whose sources are drawn again as ``others``."""
+    x, size, sources = start[-1], problem.source.vocab_size, start[problem.tokens]
     moved = control.displacement(x, sources) - control.displacement(x, others)
     slopes = window_slope(control.end(x) - sources, size) - window_slope(control.end(x) - others, size)
-    return values - moved * slopes / 2 + mean
+    return moved * slopes / 2
 
 
 ESTIMATORS = {"naive": naive, "glauber": glauber, "adjoint": adjoint}

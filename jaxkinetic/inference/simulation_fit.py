@@ -1,0 +1,314 @@
+"""Fit of beta and lam through the particle simulator, for what has no closed form.
+
+accuracy(sigma_0) = c0 + c1 S_N(sigma_0; beta, lam): finite N, any law of the prompts, any kernel and weights. S_N
+and its Jacobian come from random prompts, and stochastic gradient steps in whitened coordinates minimise
+
+    chi^2 / 2 = sum_i (accuracy_i - c0 - c1 S_N(sigma_i; beta, lam))^2 / (2 s_i^2),    c0, c1 >= 0 eliminated.
+
+Residuals come from fresh prompts, the Jacobian, projected beside constants and the shape, from those of earlier
+blocks: the two are independent, so that their product has no bias from the variance of either (`simulated_shape`).
+"""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import NormalDist
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
+from jaxkinetic.inference.curves import RetrievalCurve
+from jaxkinetic.inference.experiment import spectrum
+from jaxkinetic.inference.fit import check_problem, check_ranges, fit_curves, goodness
+from jaxkinetic.inference.projection import stack_curves
+from jaxkinetic.inference.search import Range
+from jaxkinetic.inference.simulated_shape import SPACING, Builder, coordinates, parameters
+from jaxkinetic.inference.simulation_run import Run, Settings, prepare_run
+from jaxkinetic.inference.simulation_state import Blocks, Weighted
+from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw, UniformPrompts, required_modes
+from jaxkinetic.retrieval.estimate import Estimator, source_tokens
+
+PARAMETERS = ("beta", "lam")
+# Linear errors of an e-fold say no more than that the parameter cannot be told.
+_BLIND_ERROR = 1.0
+_MEMORY = 2.0**28
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulationFit:
+    """Result of `fit_by_simulation`.
+
+    Attributes:
+        beta: best sharpness; see ``identified`` before quoting it.
+        lam: best positional bias; likewise.
+        covariance: of (beta, lam), from the data and from the simulation together, (2, 2); infinite variances where
+            the data are blind.
+        data_covariance: of log beta and arcsinh lam from the curves' own errors, (2, 2); likewise.
+        monte_carlo_covariance: of log beta and arcsinh lam from the finite number of prompts, (2, 2).
+        identified: whether the curves bound "beta" and "lam": the information is not singular, the error is below
+            an e-fold (of beta, of sqrt(1 + lam^2)) and the steps did not reach an end of the range.
+        converged: whether the fit ended by its stopping rule and not for want of blocks.
+        monte_carlo_error: Monte Carlo error over the data's standard error, at worst over directions.
+        chi2: chi-squared at the fit, less what the noise of the simulated shape adds to it on average.
+        dof: points less parameters: beta, lam, and two per curve.
+        p_value: probability of a larger chi-squared if the model were true; NaN where errors are not known.
+        offset: c0 of each curve, (C,).
+        contrast: c1 of each curve, (C,).
+        sources: positions of the source tokens, (S,).
+        values: S_N there at the fit, (S,).
+        standard_error: Monte Carlo errors of these, (S,).
+        curves: the curves that were fitted.
+        n_tokens: number of tokens N.
+        estimator: "adjoint" or "glauber".
+        n_prompts: number of prompts that were run.
+        n_steps: number of constant steps to depth t.
+        step_error: root-mean-square error that these leave in one prompt's values at the fit, at worst over
+            sources.
+        history: mean coordinates (log beta, arcsinh lam) of every block, (B, 2).
+    """
+
+    beta: float
+    lam: float
+    covariance: Float[np.ndarray, "2 2"]
+    data_covariance: Float[np.ndarray, "2 2"]
+    monte_carlo_covariance: Float[np.ndarray, "2 2"]
+    identified: dict[str, bool]
+    converged: bool
+    monte_carlo_error: float
+    chi2: float
+    dof: int
+    p_value: float
+    offset: Float[np.ndarray, " curve"]
+    contrast: Float[np.ndarray, " curve"]
+    sources: Float[np.ndarray, " source"]
+    values: Float[np.ndarray, " source"]
+    standard_error: Float[np.ndarray, " source"]
+    curves: list[RetrievalCurve]
+    n_tokens: int
+    estimator: str
+    n_prompts: int
+    n_steps: int
+    step_error: float
+    history: Float[np.ndarray, "block 2"]
+
+    @property
+    def standard_errors(self) -> dict[str, float]:
+        """Standard error of "beta" and of "lam", infinite where unidentified by the information."""
+        return dict(zip(PARAMETERS, np.sqrt(np.diag(self.covariance)).tolist(), strict=True))
+
+    def describe(self, name: str) -> str:
+        """Value and standard error in words, with "unidentified" where the curves do not bound it."""
+        value = float(getattr(self, name))
+        if not self.identified[name]:
+            return f"{value:.4g}, unidentified"
+        return f"{value:.4g} +- {self.standard_errors[name]:.3g}"
+
+    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
+        """Interval of one parameter, normal in log beta and in arcsinh lam, of data and Monte Carlo errors."""
+        place = PARAMETERS.index(name)
+        total = self.data_covariance + self.monte_carlo_covariance
+        half = NormalDist().inv_cdf((1 + _check_level(level)) / 2) * math.sqrt(total[place, place])
+        center = coordinates(self.beta, self.lam)[place]
+        ends = np.array([center - half, center + half])
+        with np.errstate(over="ignore"):
+            low, high = np.exp(ends) if name == "beta" else np.sinh(ends)
+        return float(low), float(high)
+
+    def contains(self, beta: float, lam: float, level: float = 0.95) -> bool:
+        """Whether the joint region of (log beta, arcsinh lam) holds a point: its two-dimensional normal ellipse."""
+        total = self.data_covariance + self.monte_carlo_covariance
+        if not np.all(np.isfinite(total)):
+            raise ValueError("The joint region is not bounded: the curves do not identify beta and lam.")
+        away = coordinates(beta, lam) - coordinates(self.beta, self.lam)
+        return bool(away @ np.linalg.solve(total, away) <= -2 * math.log1p(-_check_level(level)))
+
+
+def fit_by_simulation(
+    curves: Sequence[RetrievalCurve] | RetrievalCurve,
+    n_tokens: int,
+    key: PRNGKeyArray,
+    time: float = 1.0,
+    vocab_size: int = 8,
+    prompts: PromptLaw | None = None,
+    model: Builder | None = None,
+    estimator: Estimator = "auto",
+    start: tuple[float, float] | None = None,
+    beta_range: tuple[float, float] = (0.01, 3.0),
+    lam_range: tuple[float, float] = (-20.0, 100.0),
+    tolerance: float = 0.1,
+    max_blocks: int = 64,
+    steps: int = 32,
+    batch: int = 32,
+    learning_rate: float = 0.2,
+    n_steps: int | None = None,
+    checkpoint: str | Path | None = None,
+    memory: float = _MEMORY,
+    progress: bool = True,
+) -> SimulationFit:
+    """Fit shared beta and lam to retrieval curves through the simulator: accuracy = c0 + c1 S_N(sigma_0).
+
+    c0 and c1 >= 0 belong to each curve and are eliminated by variable projection. S_N is that of prompts of N
+    tokens of any law, kernel and weights, estimated without bias and differentiated through the simulation.
+    Stochastic gradient steps (optax) run in u = (log beta, arcsinh lam), whitened by the Gauss-Newton matrix. The
+    estimate is the Polyak average of blocks of steps after the first quarter, each block's mean moved by one
+    Gauss-Newton step on its own residuals. The fit ends when the Monte Carlo error of the average, by batch means,
+    is below ``tolerance`` of the data's standard errors and its halves do not differ visibly.
+
+    The errors are those of linear theory in u: the inverse of the Fisher information of the curves with c0 and c1
+    free, widened by the noise of the Jacobian, plus the Monte Carlo covariance. Without n_questions the scatter
+    round the fit sets the data's errors.
+
+    Args:
+        curves: measured curves; a position sigma_0 is token ceil(N sigma_0), which must come before the last.
+        n_tokens: number of tokens N >= 2.
+        key: random key; prompt p draws from ``fold_in(key, p)``.
+        time: depth t, fixed.
+        vocab_size: vocabulary size M of the soft decoder, fixed.
+        prompts: law of the initial tokens; uniform if None.
+        model: traceable (beta, lam) -> model; ExpCosine(beta) with ALiBi(lam) if None. A builder sets its kernel's
+            ``n_modes`` for the largest beta in play.
+        estimator: "adjoint", "glauber" or "auto", as `estimate_profile` has them.
+        start: (beta, lam) to start from; that of `fit_curves`, the closed form of the limit, if None.
+        beta_range: sharpness that is searched; its upper end sets the number of modes.
+        lam_range: positional bias that is searched; it has to include 0.
+        tolerance: Monte Carlo error that is aimed at, in units of the data's standard errors.
+        max_blocks: blocks after which the fit ends in any case.
+        steps: stochastic steps a block.
+        batch: prompts a step. As many prompts as two steps take give each block's Jacobian.
+        learning_rate: length of the steps in whitened coordinates, where 1 is a Gauss-Newton step.
+        n_steps: constant steps to depth t; if None as many as the prompts of all blocks ask for, at the start.
+        checkpoint: file that is written after every block. Where it exists the fit goes on from it and ends with
+            the same bits as one without interruption; ``max_blocks`` and ``tolerance`` may differ.
+        memory: memory budget in bytes, which sets how many prompts move at once.
+        progress: whether to show the blocks, on a terminal.
+
+    Returns:
+        The fit. A parameter that the curves do not bound is "unidentified".
+
+    Raises:
+        ValueError: on curves, a start or settings that cannot be fitted, an estimator that the law does not allow,
+            or a checkpoint that is damaged or of another configuration.
+        RuntimeError: if the kernel's modes do not resolve a beta that the steps reach, or values are not finite.
+    """
+    curves = [curves] if isinstance(curves, RetrievalCurve) else list(curves)
+    check_problem(curves, time, vocab_size)
+    bounds = check_ranges(beta_range, lam_range)
+    check_at_least("n_tokens", n_tokens, 2)
+    for name, value in (("steps", steps), ("batch", batch), ("max_blocks", max_blocks)):
+        check_at_least(name, value, 2)
+    for name, value in (("tolerance", tolerance), ("memory", memory)):
+        check_positive(name, value)
+    if not 0 < learning_rate < 2:
+        raise ValueError(f"Argument `learning_rate` must lie in (0, 2), but is {learning_rate}.")
+    if estimator == "naive":
+        raise ValueError("Argument `estimator` must not be 'naive': its noise hides the profile. Use 'glauber'.")
+    law = UniformPrompts() if prompts is None else prompts
+    build = _Standard(required_modes(bounds.beta[1] * math.exp(SPACING))) if model is None else model
+    first = _start(start, curves, time, vocab_size, bounds)
+    each = _tokens(curves, n_tokens)
+    tokens = np.unique(np.concatenate(each))
+    stacked, errors_known = stack_curves(curves, float(time), vocab_size, 1)
+    index = [np.pad(np.searchsorted(tokens, t), (0, stacked.accuracy.shape[1] - t.size)) for t in each]
+    data = Weighted(np.asarray(stacked.accuracy), np.asarray(stacked.weight), np.stack(index))
+    made = eqx.filter_eval_shape(build, *(jnp.asarray(x) for x in first))
+    if not isinstance(made, CausalAttention):
+        raise ValueError(f"Argument `model` must build a CausalAttention, but builds {type(made).__name__}.")
+    settings = Settings(
+        build, law, estimator, float(time), vocab_size, n_tokens, (tokens + 1) / n_tokens, data, errors_known,
+        bounds, key, steps, batch, learning_rate, memory,
+    )  # fmt: skip
+    run = prepare_run(settings, first, n_steps)
+    blocks, converged = run.go(coordinates(*first), tolerance, max_blocks, checkpoint, progress)
+    found = _result(run, blocks, converged, curves)
+    if not converged:
+        warnings.warn(
+            f"The fit ended after {max_blocks} blocks with a Monte Carlo error of {found.monte_carlo_error:.2g} of "
+            f"the data's, where {tolerance:g} and no drift were asked for: raise `max_blocks` or `batch`.",
+            stacklevel=2,
+        )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Standard:
+    """The paper's model; equal ones share compiled programs."""
+
+    n_modes: int
+
+    def __call__(self, beta: Array, lam: Array) -> CausalAttention:
+        return CausalAttention(ExpCosine(beta, n_modes=self.n_modes), ALiBi(lam))
+
+
+def _start(start, curves, time, vocab_size, bounds: Range) -> tuple[float, float]:
+    if start is None:
+        found = fit_curves(curves, time, vocab_size, beta_range=bounds.beta, lam_range=bounds.lam)
+        return found.beta, found.lam
+    if np.shape(start) != (2,):
+        raise ValueError(f"Argument `start` must be (beta, lam), but is {start}.")
+    beta, lam = (float(x) for x in start)
+    if not (bounds.beta[0] <= beta <= bounds.beta[1] and bounds.lam[0] <= lam <= bounds.lam[1]):
+        raise ValueError(f"Argument `start` must lie in `beta_range` and `lam_range`, but is {start}.")
+    return beta, lam
+
+
+def _tokens(curves: Sequence[RetrievalCurve], n_tokens: int) -> list[np.ndarray]:
+    """Source token, from 0, of every position of every curve."""
+    if any(c.sources[-1] >= 1 for c in curves):
+        raise ValueError("Argument `curves` must have positions below 1: the last token is the reader.")
+    return [source_tokens(c.sources, n_tokens, False) for c in curves]
+
+
+def _check_level(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
+    return level
+
+
+def _result(run: Run, blocks: Blocks, converged: bool, curves: list[RetrievalCurve]) -> SimulationFit:
+    at, settings = run.summary(blocks), run.settings
+    low, high = (coordinates(b, v) for b, v in zip(settings.bounds.beta, settings.bounds.lam, strict=True))
+    u = np.clip(at.progress.mean, low, high)
+    beta, lam = (float(x) for x in parameters(u))
+    n_points = sum(c.sources.size for c in curves)
+    dof = n_points - 2 - 2 * len(curves)
+    # What is left of the noise of the shape beside the parameters.
+    noise = np.sum(at.data.weight * at.lines.contrast[:, None] ** 2 * at.variance[at.data.token]) * dof / n_points
+    chi2 = max(float(np.sum(at.data.weight * at.lines.residual**2) - noise), 0.0)
+    seen, blind = spectrum((at.slope + at.slope.T) / 2, at.noise)
+    hidden = np.linalg.norm(blind, axis=1) > 0
+    spread = seen @ (seen.T @ at.scatter @ seen) @ seen.T
+    covariance = np.where(hidden[:, None] | hidden[None, :], np.nan, spread)
+    np.fill_diagonal(covariance, np.where(hidden, np.inf, np.diag(spread)))
+    cut = np.any(blocks.cut[blocks.tail], axis=0) | (u != at.progress.mean)
+    identified = ~hidden & (np.diag(covariance) < _BLIND_ERROR**2) & ~cut
+    units = np.array([beta, math.hypot(1, lam)])
+    return SimulationFit(
+        beta=beta,
+        lam=lam,
+        covariance=(covariance + at.progress.noise) * np.multiply.outer(units, units),
+        data_covariance=covariance,
+        monte_carlo_covariance=at.progress.noise,
+        identified=dict(zip(PARAMETERS, identified.tolist(), strict=True)),
+        converged=converged,
+        monte_carlo_error=at.progress.error,
+        chi2=chi2,
+        dof=dof,
+        p_value=goodness(chi2, dof) if settings.errors_known else math.nan,
+        offset=at.lines.offset,
+        contrast=at.lines.contrast,
+        sources=settings.sources,
+        values=at.shape,
+        standard_error=np.sqrt(at.variance),
+        curves=curves,
+        n_tokens=settings.n_tokens,
+        estimator=run.estimator,
+        n_prompts=len(blocks.means) * run.prompts_per_block,
+        n_steps=run.n_steps,
+        step_error=run.step_error(u),
+        history=blocks.means,
+    )

@@ -1,0 +1,279 @@
+"""Fits through the simulator: derivatives against differences, planted parameters, bits after interruptions."""
+
+import dataclasses
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxkinetic as jk
+from jaxkinetic.inference import simulation_run
+from jaxkinetic.inference.simulated_shape import SPACING, SimulatedShape, coordinates
+from jaxkinetic.integrate import constant_steps, march
+from jaxkinetic.particles.drift import velocity
+from jaxkinetic.retrieval.estimate import prepare_profile
+from tests.limit.laws import CODEWORDS
+
+KEY = jax.random.key(11)
+MODES = jk.required_modes(3.1)
+
+
+def alibi(beta, lam):
+    return jk.CausalAttention(jk.ExpCosine(beta, n_modes=MODES), jk.ALiBi(lam))
+
+
+def power_law(beta, lam):
+    """A kernel cos(theta) + cos(2 theta) / 4 times beta, and weights that fall as a power."""
+    kernel = jk.FourierKernel(beta * jnp.array([0.5, 0.125]))
+    return jk.CausalAttention(kernel, jk.PowerLaw(jnp.abs(lam), 0.3))
+
+
+def simulated(build, law, estimator, controlled, at=(1.2, 0.7)):
+    """Shape of eight tokens with two sources, four steps to t = 0.8, expanded round a point beside ``at``."""
+    center = coordinates(*at) + 0.03
+
+    def ensemble(u):
+        model = build(jnp.exp(u[0]), jnp.sinh(u[1]))
+        return prepare_profile(model, 0.8, 4, 8, law, estimator, controlled, sources=[0.3, 0.6])
+
+    stencil = None
+    if controlled:
+        shifts = SPACING * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+        controls = [ensemble(jnp.asarray(center + s)).problem.control for s in shifts]
+        stencil = jax.tree.map(lambda *x: jnp.stack(x), *controls)
+    problem = dataclasses.replace(ensemble(jnp.asarray(center)).problem, control=None, n_steps=4)
+    return SimulatedShape(problem, stencil, jnp.asarray(center), build, estimator)
+
+
+CASES = [
+    (alibi, jk.UniformPrompts(), "adjoint", True),
+    (alibi, CODEWORDS, "glauber", True),
+    (power_law, jk.UniformPrompts(), "adjoint", True),
+    (alibi, jk.ClusterPrompts([0.5, 2.0], 0.1), "glauber", False),
+]
+
+
+@pytest.mark.parametrize(("build", "law", "estimator", "controlled"), CASES)
+def test_derivatives_against_differences_of_the_same_prompts(build, law, estimator, controlled):
+    shape = simulated(build, law, estimator, controlled)
+    u, keys, h = jnp.asarray(coordinates(1.2, 0.7)), jax.random.split(KEY, 6), 1e-4
+    values = eqx.filter_jit(lambda u: jax.vmap(lambda k: shape.value(u, k))(keys))
+    found = eqx.filter_jit(lambda u: jax.vmap(lambda k: shape.jacobian(u, k))(keys))(u)
+    for j, e in enumerate(np.eye(2)):
+        near, far = values(u + h * e) - values(u - h * e), values(u + 2 * h * e) - values(u - 2 * h * e)
+        difference = (8 * near - far) / (12 * h)
+        assert np.abs(found[..., j] - difference).max() <= 1e-5 * np.abs(difference).max()
+
+
+def test_values_with_a_control_from_afar_are_those_of_estimates():
+    """The mean over prompts, half an e-fold from the control's center, within 4 errors of `estimate_profile`."""
+    shape = simulated(alibi, jk.UniformPrompts(), "adjoint", True, at=(0.7, 0.2))
+    u = jnp.asarray(coordinates(1.2, 0.7))
+    keys = jax.random.split(KEY, 4096)
+    values = np.asarray(eqx.filter_jit(lambda u: jax.lax.map(lambda k: shape.value(u, k), keys, batch_size=64))(u))
+    model = alibi(1.2, 0.7)
+    truth = jk.estimate_profile(model, 0.8, 4, 8, 4096, jax.random.key(2), sources=[0.3, 0.6], n_steps=4)
+    error = np.hypot(values.std(axis=0) / 64, truth.standard_error)
+    assert np.all(error < 0.03 * np.abs(truth.values).max())
+    assert np.all(np.abs(values.mean(axis=0) - truth.values) < 4 * error)
+
+
+def test_marching_is_the_solve_with_constant_steps():
+    model, start = alibi(1.2, 0.7), jk.UniformPrompts().sample(KEY, 12)
+    ends = jk.simulate(model, start, [0.8], constant_steps(0.1)).angles[0]
+    marched = march(lambda theta, model: velocity(model, theta), start, jnp.asarray(0.8), 8, model)
+    np.testing.assert_allclose(marched, ends, rtol=0, atol=1e-14)
+
+
+# Whole fits -----------------------------------------------------------------------------------------------
+
+
+def planted(build, n_tokens, n_questions, seed, n_positions=7, beta=1.0, lam=1.0, law=None, n_prompts=4096):
+    """A curve whose shape is a large ensemble's at N tokens; exact counts without a seed."""
+    sources = (np.arange(n_positions) + 0.5) / n_positions
+    shape = jk.estimate_profile(
+        build(beta, lam), 1.0, 4, n_tokens, n_prompts, jax.random.key(5), law, sources=sources, n_steps=4
+    ).values
+    accuracy = 0.3 + 0.4 * (shape - shape.min()) / np.ptp(shape)
+    if seed is not None:
+        accuracy = np.random.default_rng(seed).binomial(n_questions, accuracy) / n_questions
+    return jk.RetrievalCurve(sources, accuracy, n_questions)
+
+
+@pytest.fixture(scope="module")
+def curve():
+    return planted(alibi, 16, 500, 3, n_prompts=512)
+
+
+def fit(curves, **options):
+    arguments = {
+        "n_tokens": 16, "key": KEY, "vocab_size": 4, "start": (1.0, 1.0), "steps": 4, "batch": 8, "n_steps": 3,
+        "max_blocks": 6,
+    }  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The fit ended after")
+        return jk.fit_by_simulation(curves, **(arguments | options))
+
+
+def same_bits(one, other):
+    for name in ("beta", "lam", "covariance", "monte_carlo_covariance", "chi2", "values", "history", "n_prompts"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+
+
+def test_interrupted_fits_end_with_the_same_bits(curve, tmp_path, monkeypatch):
+    """Stopped after any block, or killed within one, and started again."""
+    whole = fit(curve)
+    assert len(whole.history) == 6
+    assert np.ptp(whole.history[:, 0]) > 0
+    path = tmp_path / "fit.npz"
+    for blocks in (1, 3):
+        assert len(fit(curve, checkpoint=path, max_blocks=max(blocks, 2)).history) == max(blocks, 2)
+    saved, count = simulation_run.run_block, 0
+
+    def killed(*args):
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise KeyboardInterrupt
+        return saved(*args)
+
+    monkeypatch.setattr(simulation_run, "run_block", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(curve, checkpoint=path)
+    monkeypatch.undo()
+    assert path.exists()
+    same_bits(fit(curve, checkpoint=path), whole)
+    same_bits(fit(curve, checkpoint=path), whole)
+
+
+def test_prompts_that_move_at_once_change_nothing(curve):
+    one, other = fit(curve), fit(curve, memory=1.0)
+    np.testing.assert_allclose(one.history, other.history, rtol=1e-9)
+    np.testing.assert_allclose(one.covariance, other.covariance, rtol=1e-6)
+
+
+def test_a_fit_that_is_cut_short_says_so(curve):
+    with pytest.warns(UserWarning, match="ended after 2 blocks"):
+        found = jk.fit_by_simulation(
+            curve, 16, KEY, 1.0, 4, start=(1.0, 1.0), steps=4, batch=8, n_steps=3, max_blocks=2
+        )
+    assert not found.converged
+
+
+def test_curves_that_tell_nothing_are_unidentified():
+    """Three positions of few questions on the ridge lam ~ beta: fit_curves calls them unidentified as well."""
+    rng = np.random.default_rng(0)
+    sources = np.array([0.15, 0.4, 0.65, 0.9])
+    curve = jk.RetrievalCurve(sources, rng.binomial(40, [0.6, 0.5, 0.5, 0.55]) / 40, 40)
+    found = fit(curve, start=(0.5, 0.5), max_blocks=12)
+    assert found.identified["beta"] is False
+    assert "unidentified" in found.describe("beta")
+    low, high = found.interval("beta")
+    assert high > np.e**2 * low
+    assert not any(jk.fit_curves(curve, 1.0, 4).identifiable.values())
+
+
+def test_checkpoints_of_other_fits_are_refused(curve, tmp_path):
+    path = tmp_path / "fit.npz"
+    fit(curve, checkpoint=path, max_blocks=2)
+    before = path.read_bytes()
+    for change in ({"key": jax.random.key(1)}, {"n_tokens": 17}, {"model": alibi_of_twice}, {"batch": 16}):
+        with pytest.raises(ValueError, match="another configuration"):
+            fit(curve, checkpoint=path, **change)
+    assert path.read_bytes() == before
+    path.write_bytes(before[: len(before) // 2])
+    with pytest.raises(ValueError, match="must be a checkpoint of a fit"):
+        fit(curve, checkpoint=path)
+    with pytest.raises(ValueError, match="folder that exists"):
+        fit(curve, checkpoint=tmp_path / "none" / "fit.npz")
+
+
+def without_modes(beta, lam):
+    return jk.CausalAttention(jk.ExpCosine(beta), jk.ALiBi(lam))
+
+
+def alibi_of_twice(beta, lam):
+    return alibi(beta, 2 * lam)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"curves": []}, "at least one curve"),
+        ({"curves": [jk.RetrievalCurve(np.arange(1, 8) / 8, np.full(7, 0.5), 100)]}, "every curve is constant"),
+        ({"curves": [jk.RetrievalCurve([0.2, 0.5], [0.4, 0.6], 100)]}, "as many positions as parameters"),
+        ({"curves": [jk.RetrievalCurve([0.2, 0.4, 0.7, 1.0], [0.4, 0.6, 0.5, 0.4], 9)]}, "positions below 1"),
+        ({"curves": [jk.RetrievalCurve([0.2, 0.21, 0.5, 0.7], [0.4, 0.6, 0.5, 0.4], 9)]}, "N = 16 is too small"),
+        ({"prompts": CODEWORDS, "estimator": "adjoint"}, "must not be 'adjoint' for CodewordPrompts"),
+        ({"estimator": "naive"}, "must not be 'naive'"),
+        ({"start": (5.0, 1.0)}, "`start` must lie in"),
+        ({"start": (1.0, np.nan)}, "`start` must lie in"),
+        ({"start": 1.0}, r"`start` must be \(beta, lam\)"),
+        ({"beta_range": (2.0, 1.0)}, "`beta_range` must increase"),
+        ({"tolerance": 0.0}, "`tolerance` must be positive"),
+        ({"learning_rate": 2.0}, "`learning_rate` must lie in"),
+        ({"batch": 1}, "`batch` must be at least 2"),
+        ({"max_blocks": 1}, "`max_blocks` must be at least 2"),
+        ({"n_steps": 0}, "`n_steps` must be at least 1"),
+        ({"n_tokens": 1}, "`n_tokens` must be at least 2"),
+        ({"model": lambda beta, lam: beta * lam}, "must build a CausalAttention"),
+        ({"model": without_modes}, "`n_modes` must be given"),
+    ],
+)
+@pytest.mark.usefixtures("as_installed")
+def test_bad_input_is_refused(change, message):
+    plain = [jk.RetrievalCurve([0.1, 0.3, 0.5, 0.7, 0.9], [0.7, 0.6, 0.5, 0.5, 0.6], 100)]
+    with pytest.raises(ValueError, match=message):
+        fit(**({"curves": plain} | change))
+
+
+def test_a_beta_that_the_modes_do_not_resolve_is_an_error(curve):
+    def coarse(beta, lam):
+        kernel = jk.FourierKernel(beta * jnp.array([0.5, 0.125]))
+        return jk.CausalAttention(Strict(kernel.values, beta), jk.ALiBi(lam))
+
+    with pytest.raises(RuntimeError, match="do not resolve"):
+        fit(curve, model=coarse)
+
+
+class Strict(jk.FourierKernel):
+    """A kernel that is resolved below beta = 0.5 only."""
+
+    beta: jax.Array
+
+    def is_resolved(self):
+        return self.beta < 0.5
+
+
+N, POSITIONS, QUESTIONS, TRUTH = 128, 120, 500, (0.7, -2.0)
+
+
+@pytest.mark.slow
+def test_intervals_cover_what_was_planted_at_finite_n():
+    """Twenty curves at N = 128, each of 120 positions; regions and intervals of 95 per cent, 19 each at least."""
+    sources = (np.arange(POSITIONS) + 0.5) / POSITIONS * 0.97
+    key = jax.random.key(99)
+    shape = jk.estimate_profile(alibi(*TRUTH), 1.0, 8, N, 4096, key, sources=sources, n_steps=2).values
+    accuracy = 0.2 + 0.6 * (shape - shape.min()) / np.ptp(shape)
+
+    def one(seed):
+        drawn = np.random.default_rng(seed).binomial(QUESTIONS, accuracy) / QUESTIONS
+        return jk.fit_by_simulation(
+            jk.RetrievalCurve(sources, drawn, QUESTIONS), N, jax.random.key(1000 + seed), start=(0.9, -1.0),
+            tolerance=0.3, steps=16, batch=16, n_steps=2,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(2) as pool:
+        fits = list(pool.map(one, range(20)))
+    assert all(f.converged and f.identified["beta"] and f.identified["lam"] for f in fits)
+    assert sum(f.contains(*TRUTH) for f in fits) >= 19
+    for name, truth in zip(("beta", "lam"), TRUTH, strict=True):
+        assert sum(f.interval(name)[0] <= truth <= f.interval(name)[1] for f in fits) >= 19
+    # Regions that cover everything would pass: these are of the size that the data allow.
+    assert np.median([f.standard_errors["beta"] for f in fits]) < 0.1
+    assert np.median([f.standard_errors["lam"] for f in fits]) < 0.5
+    assert 0.01 < np.median([f.p_value for f in fits]) < 0.99
