@@ -26,6 +26,7 @@ from jaxkinetic.inference.adaptive_grid import (
     edges_of,
     ends_of_the_range,
     prior_share,
+    raise_to,
     shortest_interval,
 )
 from jaxkinetic.inference.curves import RetrievalCurve, check_curves
@@ -38,6 +39,7 @@ from jaxkinetic.inference.nuisances import (
     standardise,
 )
 from jaxkinetic.inference.projection import CurveData, shapes, stack_curves
+from jaxkinetic.inference.search import FREE, LANES, Range, polish
 from jaxkinetic.model import required_modes
 
 ALTERNATIVES = ("constant", "quadratic", "free-form")
@@ -45,6 +47,7 @@ _BATCH = 512
 _DRAWS = 2000
 _COARSE = 64
 _CHUNK = 2
+_UNSEEN = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +195,7 @@ def curve_posterior(
 
     Raises:
         ValueError: if there are no curves, curves without n_questions, constant curves only, arguments out of
-            range, or priors of mean and contrast that exclude the data.
+            range, priors of mean and contrast that exclude the data, or a grid too coarse for the likelihood.
     """
     curves = [curves] if isinstance(curves, RetrievalCurve) else list(curves)
     priors = priors or Priors()
@@ -207,23 +210,34 @@ def curve_posterior(
     coarse = min(grid[0], _COARSE), min(grid[1], _COARSE)
     rows, ends = np.linspace(*whole[0], coarse[0] + 1), partial(_ends, priors=priors)
     windows = ends((rows[1:] + rows[:-1]) / 2)
-    finest, shape = np.inf, coarse
+    finest, shape, peaks = np.inf, coarse, None
     while True:
         u = (rows[1:] + rows[:-1]) / 2
         lam = _lam_of(centres_of(windows[:, :1], windows[:, 1:], shape[1]), u, priors)
         edges = np.arcsinh(_lam_of(edges_of(windows, shape[1]), u, priors) / priors.lam_scale)
         log_likelihood = np.stack([_log_likelihood(u, lam, d, priors) for d in data])
-        top = log_likelihood.max()
-        relative = np.exp(log_likelihood - top) * prior_share(rows, edges, whole)
-        total = relative.sum()
-        joint = relative.sum(axis=0) / total
+        best = log_likelihood.max(axis=0)
+        peaks = _peaks(best, u, lam, data, priors) if peaks is None else peaks
+        guided = raise_to(best, peaks, rows, edges)
+        shares = np.exp(guided - guided.max()) * prior_share(rows, edges, whole)
+        shares /= shares.sum()
         # Once the likeliest cell holds no less than before, adapting gains nothing: now all cells that are wanted,
         # which adapt again to what only they can tell apart.
-        settled = joint.max() > 0.8 * finest
+        settled = shares.max() > 0.8 * finest
         if settled and shape == grid:
             break
-        finest, shape = (np.inf, grid) if settled else (joint.max(), shape)
-        rows, windows = adapt(log_likelihood.max(axis=0), joint.sum(axis=1), rows, windows, ends, shape[0])
+        finest, shape = (np.inf, grid) if settled else (shares.max(), shape)
+        rows, windows = adapt(guided, shares.sum(axis=1), rows, windows, ends, shape[0])
+    top = log_likelihood.max()
+    relative = np.exp(log_likelihood - top) * prior_share(rows, edges, whole)
+    total = relative.sum()
+    joint = relative.sum(axis=0) / total
+    unseen = float(shares[guided > best + 1].sum())
+    if unseen > _UNSEEN:
+        raise ValueError(
+            f"Argument `grid` is too coarse for these curves: cells of {grid} miss peaks of the likelihood that "
+            f"may hold {100 * unseen:.0f} % of the probability. Raise it."
+        )
     mass = (relative / total).reshape(times.size, len(sizes), *grid)
     peak = np.unravel_index(np.argmax(log_likelihood), log_likelihood.shape)
     _check_priors(curves, np.exp(u[peak[1]]), lam[peak[1], peak[2]], data[peak[0]], priors)
@@ -294,6 +308,26 @@ def _ends(u, priors):
 
 def _lam_of(q, u, priors):
     return _scale(u, priors)[:, None] * np.sinh(q)
+
+
+def _peaks(log_likelihood, u, lam, data, priors):
+    """Coordinates (u, v) and log likelihood of local maxima, (K,) each: a coarse grid steps over narrow ones."""
+    ringed = np.pad(log_likelihood, 1, constant_values=-np.inf)
+    around = [np.roll(ringed, s, axis=a)[1:-1, 1:-1] for a in (0, 1) for s in (-1, 1)]
+    local = np.where(np.all([log_likelihood >= x for x in around], axis=0), log_likelihood, -np.inf)
+    starts = np.concatenate(
+        [
+            np.argsort(local, axis=None)[::-1][:LANES],
+            np.arange(u.size) * lam.shape[1] + log_likelihood.argmax(axis=1),
+        ]
+    )
+    beta, lam = np.exp(u)[starts // lam.shape[1]], lam.ravel()[starts]
+    edge = max(abs(x) for x in priors.lam_range)
+    found = [polish(beta, lam, FREE, d, Range(priors.beta_range, (-edge, edge))) for d in data]
+    u = np.log(np.concatenate([p.beta for p in found]))
+    lam = np.clip(np.concatenate([p.lam for p in found]), *priors.lam_range)
+    values = np.max([_log_likelihood(u, lam[:, None], d, priors)[:, 0] for d in data], axis=0)
+    return u, np.arcsinh(lam / priors.lam_scale), values
 
 
 def _log_likelihood(u, lam, data, priors):

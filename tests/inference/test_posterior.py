@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxkinetic import ALiBi, ExpCosine, Posterior, Priors, RetrievalCurve, curve_posterior, load_curves
+from jaxkinetic import (
+    ALiBi,
+    ExpCosine,
+    Posterior,
+    Priors,
+    RetrievalCurve,
+    curve_posterior,
+    load_curves,
+    plan_experiment,
+)
 from jaxkinetic.inference.posterior import _log_likelihood
 from jaxkinetic.limit import closed_form
 from tests.inference import oracle
@@ -105,6 +114,25 @@ def test_published_curves_leave_beta_open():
     assert str(posterior.intervals["beta"]).startswith("[<0.01, ")
     assert not posterior.identified["beta"]
     assert not posterior.intervals["beta"].closed
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_a_peak_too_narrow_for_a_first_look_beside_a_wide_mode_is_found(seed):
+    """Mass on either side of beta = 1 against two fine sums, one round each mode: a grid once lost the higher."""
+    at = (np.arange(30) + 0.5) / 30
+    accuracy = plan_experiment(at, 10_000, 2.0, 6.0, 0.2, 0.06, vocab_size=VOCAB).accuracy
+    counts = np.random.default_rng(seed).binomial(10_000, accuracy)
+    posterior = curve_posterior(RetrievalCurve(at, counts / 10_000, 10_000), vocab_size=VOCAB)
+    sums = []
+    for betas, lams in (((0.02, 1.0), (0.02, 3.0)), ((1.8, 2.2), (4.0, 9.0))):
+        u, v = np.log(np.geomspace(*betas, 400)), np.linspace(np.arcsinh(lams[0]), np.arcsinh(lams[1]), 400)
+        found = _log_likelihood(u, np.tile(np.sinh(v), (400, 1)), posterior._data[0], posterior.priors)
+        sums.append(np.exp(found - posterior.log_evidence).sum() * (u[1] - u[0]) * (v[1] - v[0]))
+    area = np.log(10 / 0.01) * (np.arcsinh(20) + np.arcsinh(100))
+    assert sum(sums) / area == pytest.approx(1, abs=0.02)
+    share = posterior.mass.sum((0, 1, 3))[posterior.beta > 1].sum()
+    assert share == pytest.approx(sums[1] / sum(sums), abs=1e-5)
+    assert share > 0.999
 
 
 @pytest.mark.parametrize("model", ["Claude-1.3", "GPT-3.5-Turbo", "Llama-2-70b-chat-hf"])
