@@ -34,6 +34,7 @@ __all__ = [
     "check_positive",
     "check_scalar",
     "check_times",
+    "check_type",
     "is_concrete",
     "round_up",
 ]
@@ -51,7 +52,10 @@ def as_float(x: Any) -> Shaped[Array, ""]:
 def as_floats(x: Any) -> Shaped[Array, "..."]:
     """Convert to a floating-point array of JAX's default precision, keeping one that already is; refuse complex."""
     if not hasattr(x, "dtype"):
-        return jnp.asarray(x, dtype=jnp.result_type(float))
+        try:
+            return jnp.asarray(x, dtype=jnp.result_type(float))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"A real number or an array of them was expected, but got {x!r}.") from error
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(f"A real number was expected, but the dtype is {x.dtype}.")
@@ -64,6 +68,8 @@ def is_concrete(*values: Any) -> bool:
 
 
 def _check(name: str, value: Any, requirement: str, holds: Callable[[np.ndarray], Any]) -> None:
+    if isinstance(value, str | bytes):
+        raise ValueError(f"Argument `{name}` must {requirement}, but is {value!r}.")
     looks_like_array = hasattr(value, "__array__") or isinstance(value, int | float | complex)
     if not is_concrete(value) or not looks_like_array:
         return
@@ -80,6 +86,13 @@ def check_finite(name: str, value: Any) -> None:
 def check_positive(name: str, value: Any) -> None:
     """Refuse what is not finite and above zero."""
     _check(name, value, "be positive and finite", lambda x: np.isfinite(x) & (x > 0))
+
+
+def check_type(name: str, value: Any, kind: type) -> None:
+    """Refuse what is not an instance of a class."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise ValueError(f"Argument `{name}` must be {article} {kind.__name__}, but is {type(value).__name__}.")
 
 
 def check_scalar(name: str, value: Any) -> None:

@@ -48,8 +48,8 @@ def test_named_laws_are_those_of_the_docstring() -> None:
     assert isinstance(codewords, CodewordPrompts)
     for s in (0.0, 0.37, 1.0):
         sigma = jnp.asarray(s)
-        np.testing.assert_allclose(smooth.fourier(sigma, 2), smooth_modes(sigma), atol=1e-15)
-        np.testing.assert_allclose(codewords.at(sigma), codeword_probabilities(sigma), atol=1e-15)
+        np.testing.assert_allclose(smooth.fourier(sigma, 2), smooth_modes(sigma), rtol=0, atol=1e-15)
+        np.testing.assert_allclose(codewords.at(sigma), codeword_probabilities(sigma), rtol=0, atol=1e-15)
     assert np.all(build_law("uniform").fourier(jnp.asarray(0.3), 4) == 0)
 
 
@@ -59,7 +59,7 @@ def test_waves_add_up_to_the_density_they_are_written_as() -> None:
     exact = 1 + 0.24 * np.cos(theta - 1.05) + (0.3 - 0.049) * np.sin(theta - 1.05) + 0.05 * np.cos(theta)
     law = build_law({"waves": table})
     assert isinstance(law, DensityPrompts)
-    np.testing.assert_allclose(law.density(jnp.asarray(s), jnp.asarray(theta)), exact, atol=1e-14)
+    np.testing.assert_allclose(law.density(jnp.asarray(s), jnp.asarray(theta)), exact, rtol=0, atol=1e-14)
 
 
 def test_a_file_says_what_a_name_says(tmp_path: Path) -> None:
@@ -97,11 +97,12 @@ def test_densities_equal_the_librarys_own(
     own = solve_correlations(model, SMOOTH, [0.0, 0.25], jnp.array([0.4]), 2)
     sigma, theta = np.arange(1, 6) / 5, 2 * np.pi * np.arange(7) / 7
     density = [own.field.density(t, sigma, jnp.asarray(theta)) for t in (0.0, 0.25)]
-    np.testing.assert_allclose(found["density"], density, atol=1e-12)
-    np.testing.assert_allclose(found["cross"][1], own.cross(0.25, sigma, 3), atol=1e-12)
-    np.testing.assert_allclose(found["auto"][1], own.auto(0.25, 3), atol=1e-12)
+    np.testing.assert_allclose(found["density"], density, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found["cross"][1], own.cross(0.25, sigma, 3), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found["auto"][1], own.auto(0.25, 3), rtol=0, atol=1e-12)
     assert np.abs(found["cross"][1, 0, 2:]).min() > 1e-4
     assert found["lam"] == record["lam"] == 1
+    assert json.loads(str(found["law"])) == record["law"] == LAWS["smooth"]
     assert record["sigma"] == sigma.tolist()
     np.testing.assert_array_equal(
         np.array(record["cross_real"]) + 1j * np.array(record["cross_imag"]), found["cross"]
@@ -120,9 +121,11 @@ def test_codewords_give_characteristics_and_weights(
     model = CausalAttention(ExpCosine(1.0), ALiBi(1.0))
     own = solve_correlations(model, CODEWORDS, [0.5], jnp.array([0.3, 0.6]))
     sigma = np.arange(1, 5) / 4
-    np.testing.assert_allclose(found["characteristics"][0], own.field.characteristics(0.5, sigma), atol=1e-12)
-    np.testing.assert_allclose(found["weights"], [codeword_probabilities(s) for s in sigma], atol=1e-12)
-    np.testing.assert_allclose(found["cross"][0], own.cross(0.5, sigma, 8), atol=1e-11)
+    np.testing.assert_allclose(
+        found["characteristics"][0], own.field.characteristics(0.5, sigma), rtol=0, atol=1e-12
+    )
+    np.testing.assert_allclose(found["weights"], [codeword_probabilities(s) for s in sigma], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found["cross"][0], own.cross(0.5, sigma, 8), rtol=0, atol=1e-11)
     assert "density" not in found
     last = complex(own.cross(0.5, 1.0, 1)[1, 0])
     assert f"{last.real:+.6f}" in capsys.readouterr().out

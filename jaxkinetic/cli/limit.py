@@ -1,5 +1,6 @@
 """`jaxkinetic limit`: the mean field and the correlations of any prompt law."""
 
+from json import dumps as to_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -127,7 +128,7 @@ def limit(
     if npz is not None:
         npz.parent.mkdir(parents=True, exist_ok=True)
         with npz.open("wb") as file:
-            np.savez(file, **{k: v for k, v in parameters.items() if k != "law"}, **arrays)
+            np.savez(file, **(parameters | {"law": to_json(parameters["law"])}), **arrays)
         say(f"wrote {npz}", json)
     write_json(parameters | _real(arrays), json)
 

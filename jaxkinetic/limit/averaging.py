@@ -5,7 +5,7 @@ Over the whole prompt, u = tau / sigma turns the kernel into the smooth density 
 
     k(sigma, tau) k(tau, sigma_0) = k(sigma, sigma_0) Y'(tau),
 
-so that for f(tau) = k(tau, sigma_0) h(tau) the average over [sigma_0, sigma] is k(sigma, sigma_0) int_0^Y h.
+so that for f(tau) = k(tau, sigma_0) h(tau) the average over [sigma_0, sigma] is k(sigma, sigma_0) int_0^Y h dY.
 """
 
 import equinox as eqx
@@ -48,32 +48,45 @@ def averaging_matrix(positions: PositionalWeights, n_nodes: int) -> Float[Array,
 
 
 class SourceNodes(eqx.Module):
-    """Chebyshev nodes in Y(sigma; sigma_0) on [sigma_0, 1], on which averaging from the source is integration.
+    """Chebyshev nodes from a source to the end, on which averaging from the source is integration.
+
+    For lam >= 0 they are nodes in Y(sigma; sigma_0). For lam < 0 that variable crowds towards a singularity at its
+    end, and they are nodes in log(sigma / sigma_0), which is Y at lam = 0; then dY has the density
+
+    dY / dlog(sigma) = lam sigma / (1 - e^{-lam sigma}).
 
     Attributes:
         source: source position sigma_0 in (0, 1).
-        length: Y(1; sigma_0).
+        length: the variable at sigma = 1.
         sigma: positions of the nodes, from sigma_0 to 1, (n,).
+        density: dY against the variable, (n,); 1 for lam >= 0.
         positions: causal positional weights.
     """
 
     source: Scalar
     length: Scalar
     sigma: Float[Array, " node"]
+    density: Float[Array, " node"]
     positions: ALiBi
 
     def __init__(self, positions: PositionalWeights, source: Scalar, n_nodes: int):
         check_at_least("n_nodes", n_nodes, 3)
         positions = require_alibi(positions, "the variable Y of (1.24)", _INSTEAD)
-        lam = positions.lam
         self.positions, self.source = positions, source
-        self.length = goursat_variable(jnp.ones_like(source), source, lam)
+        self.length = goursat_variable(jnp.ones_like(source), source, self._bias)
         y = self.length * jnp.asarray(chebyshev.nodes(n_nodes), source.dtype)
-        self.sigma = jax.vmap(lambda y: source_position(self.length - y, lam))(y)
+        self.sigma = jax.vmap(lambda y: source_position(self.length - y, self._bias))(y)
+        slope, own = (jax.vmap(lambda s, p=p: p.graphon(s, s))(self.sigma) for p in (positions, ALiBi(self._bias)))
+        self.density = slope / own
+
+    @property
+    def _bias(self) -> Scalar:
+        return jnp.maximum(self.positions.lam, 0)
 
     def integral(self) -> Float[Array, "node node"]:
         """Matrix of h -> int_0^{Y} h(Y') dY' from nodes to nodes."""
-        return self.length * jnp.asarray(chebyshev.antiderivative(self.sigma.size), self.sigma.dtype)
+        matrix = jnp.asarray(chebyshev.antiderivative(self.sigma.size), self.sigma.dtype)
+        return self.length * matrix * self.density[None, :]
 
     def average(self, values: Float[Array, " node"]) -> Float[Array, " node"]:
         """Average int_{sigma_0}^sigma k(sigma, tau) f(tau) dtau at the nodes, for f given there."""
@@ -82,5 +95,5 @@ class SourceNodes(eqx.Module):
 
     def interpolation(self, sigma: Float[Array, "*shape"]) -> Float[Array, "*shape node"]:
         """Matrix from values at the nodes to values at sigma in [sigma_0, 1]."""
-        y = goursat_variable(sigma, self.source, self.positions.lam)
+        y = goursat_variable(sigma, self.source, self._bias)
         return chebyshev.interpolation(y / self.length, self.sigma.size)

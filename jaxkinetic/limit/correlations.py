@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from jaxkinetic._types import as_floats, check_at_least, is_concrete, round_up
+from jaxkinetic._types import as_floats, is_concrete, round_up
 from jaxkinetic.integrate import Solve, as_times, integrate
 from jaxkinetic.limit.averaging import SourceNodes
 from jaxkinetic.limit.linearization import Linearization, State, linearize
@@ -20,13 +20,14 @@ from jaxkinetic.limit.mean_field import (
     build_flow,
     check_law,
     check_model,
-    default_options,
     first_resolution,
     saved_index,
+    solver_options,
     tabulate,
+    wanted_modes,
 )
 from jaxkinetic.limit.resolution import Resolution, Tails, settle
-from jaxkinetic.model import CausalAttention, CodewordPrompts, PromptLaw
+from jaxkinetic.model import CausalAttention, PromptLaw
 
 
 class Correlations(eqx.Module):
@@ -58,7 +59,7 @@ class Correlations(eqx.Module):
             sigma: positions in (0, 1], of any shape; C vanishes up to the source.
             n_modes: number of modes n = 1..K if not the solver's, see `MeanField.modes`.
         """
-        n_modes = self.field.n_modes if n_modes is None else n_modes
+        n_modes = wanted_modes(n_modes, self.field.n_modes)
         sigma = as_positions(sigma, self.ts.dtype)
         values = _cross(self, saved_index(self.ts, time), sigma.reshape(-1), n_modes)
         return self._drop_axes(values.reshape(*values.shape[:2], *sigma.shape, values.shape[-1]))
@@ -70,7 +71,7 @@ class Correlations(eqx.Module):
             time: one of the saved times.
             n_modes: number of modes n = 1..K if not the solver's, see `MeanField.modes`.
         """
-        n_modes = self.field.n_modes if n_modes is None else n_modes
+        n_modes = wanted_modes(n_modes, self.field.n_modes)
         return self._drop_axes(_auto(self, saved_index(self.ts, time), n_modes))
 
     def _drop_axes(self, values):
@@ -117,22 +118,19 @@ def solve_correlations(
     observables = check_observables(observable_mode)
     sources = check_sources(source).astype(dtype)
     times = as_times(times, sources.dtype)
-    options = default_options(sources.dtype) if options is None else options
+    options = solver_options(options, sources.dtype)
 
     def solve(size: Resolution) -> tuple[Correlations, Tails]:
         law = tabulate(prompts, method, size.nodes, size.modes, sources.dtype)
-        given = observable_mode if isinstance(observable_mode, int) else observables
-        return _solve(
-            model, law, times, sources, options, given, size.modes, size.source_nodes,
-            isinstance(prompts, CodewordPrompts),
-        )  # fmt: skip
+        given = observables if np.ndim(observable_mode) else observables[0]
+        return _solve(model, law, times, sources, options, given, size.modes, size.source_nodes)
 
     return settle(solve, resolution, _first_resolution(model, prompts, sources, observables, tolerance))
 
 
 @eqx.filter_jit
-def _solve(model, law, times, sources, options, observable_modes, n_modes, n_source_nodes, is_atomic):
-    flow = build_flow(model, law, n_modes, is_atomic)
+def _solve(model, law, times, sources, options, observable_modes, n_modes, n_source_nodes):
+    flow = build_flow(model, law, n_modes)
     nodes = jax.vmap(lambda s: SourceNodes(model.positions, s, n_source_nodes))(sources.reshape(-1))
     observables = (observable_modes,) if isinstance(observable_modes, int) else observable_modes
     equation = linearize(flow, nodes, observables)
@@ -176,26 +174,27 @@ def _join(rows: Complex[Array, "rows *shape"]) -> Complex[Array, "observable *sh
 
 def check_observables(observable_mode: Any) -> tuple[int, ...]:
     """Refuse what is not a non-zero integer or a sequence of such."""
-    values = tuple(observable_mode) if isinstance(observable_mode, Sequence) else (observable_mode,)
-    for m in values:
-        if isinstance(m, bool) or not isinstance(m, int) or m == 0:
-            raise ValueError(f"Argument `observable_mode` must be a non-zero integer or several, but is {m!r}.")
-    check_at_least("observable_mode", len(values), 1)
-    return values
+    values = np.atleast_1d(np.asarray(observable_mode))
+    if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu" or not np.all(values):
+        raise ValueError(
+            f"Argument `observable_mode` must be a non-zero integer or several, but is {observable_mode!r}."
+        )
+    return tuple(values.tolist())
 
 
-def check_sources(source: Any) -> Float[Array, "..."]:
+def check_sources(source: Any, name: str = "source") -> Float[Array, "..."]:
     """Convert source positions, a scalar or (S,); refuse those outside (0, 1)."""
     if np.ndim(source) > 1 or np.size(source) == 0:
         raise ValueError(
-            f"Argument `source` must be a scalar or one-dimensional, but has shape {np.shape(source)}."
+            f"Argument `{name}` must be a scalar or one-dimensional, but has shape {np.shape(source)}."
         )
-    if is_concrete(source):
-        values = np.asarray(source, dtype=float)
+    converted = as_floats(source)
+    if is_concrete(converted):
+        values = np.asarray(converted)
         if not np.all((values > 0) & (values < 1)):
             shown = values if values.size <= 6 else "..."
-            raise ValueError(f"Argument `source` must lie in (0, 1), but is {shown}.")
-    return as_floats(source)
+            raise ValueError(f"Argument `{name}` must lie in (0, 1), but is {shown}.")
+    return converted
 
 
 def _first_resolution(model, prompts, sources, observables, tolerance) -> Resolution:
@@ -213,5 +212,5 @@ def _first_resolution(model, prompts, sources, observables, tolerance) -> Resolu
 
 
 def _length(source: float, lam: float) -> float:
-    smooth = 0.0 if abs(lam) < 1e-6 else np.log((np.expm1(lam) / lam) / (np.expm1(lam * source) / (lam * source)))
+    smooth = 0.0 if lam < 1e-6 else np.log((np.expm1(lam) / lam) / (np.expm1(lam * source) / (lam * source)))
     return float(-np.log(source) + smooth)

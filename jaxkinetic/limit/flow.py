@@ -118,25 +118,31 @@ class CharacteristicFlow(Flow):
         force: n w^(n).
         labels: initial angles x_m, radians.
         weights: p_m at the nodes, (node, label).
-        is_atomic: whether the law itself is a sum of atoms.
+        rest: modes of a smooth law beyond those kept, (node, 2, more); None for a sum of atoms.
     """
 
     averaging: Float[Array, "node node"]
     force: Float[Array, " kernel"]
     labels: Float[Array, " label"]
     weights: Float[Array, "node label"]
-    is_atomic: bool = eqx.field(static=True)
+    rest: Float[Array, "node 2 more"] | None
 
     def __init__(
         self,
         model: CausalAttention,
         labels: Float[Array, " label"],
         weights: Float[Array, "node label"],
-        is_atomic: bool,
+        rest: Complex[Array, "node more"] | None = None,
     ):
         self.averaging = averaging_matrix(model.positions, weights.shape[0])
         self.force = kernel_force(model)
-        self.labels, self.weights, self.is_atomic = labels, weights, is_atomic
+        self.labels, self.weights = labels, weights
+        self.rest = None if rest is None else fourier.pack(rest)
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether the law itself is a sum of atoms."""
+        return self.rest is None
 
     def start(self) -> Float[Array, "node label"]:
         """Every label at its own angle."""
@@ -155,15 +161,16 @@ class CharacteristicFlow(Flow):
         return evaluate(self.velocity(transform(self.weights, cos, sin)), cos, sin)
 
     def tails(self, states, n_modes):
-        """Last Chebyshev coefficients; for a smooth law last modes of f and of the displacement in the label."""
+        """Last Chebyshev coefficients; for a smooth law last modes of f, of f_o and of the displacement."""
         in_sigma = jnp.maximum(chebyshev.tail(jnp.moveaxis(states, 1, -1)), self._averaging_error())
         in_sigma = jnp.maximum(in_sigma, chebyshev.tail(self.weights.T))
-        if self.is_atomic:
+        if self.rest is None:
             return in_sigma, jnp.zeros_like(in_sigma)
         identity = jnp.eye(states.shape[1], dtype=states.dtype)
-        displacement = (states - self.labels[None, None, :])[..., :]
+        displacement = states - self.labels[None, None, :]
         in_label = fourier.tail(fourier.analyze(displacement, self.labels.size // 2))
-        return in_sigma, jnp.maximum(in_label, fourier.tail(self.modes(states[-1], identity, n_modes)))
+        in_theta = jnp.maximum(in_label, fourier.tail(self.modes(states[-1], identity, n_modes)))
+        return in_sigma, jnp.maximum(in_theta, jnp.max(jnp.abs(self.rest), initial=0))
 
 
 def kernel_force(model: CausalAttention) -> Float[Array, " kernel"]:

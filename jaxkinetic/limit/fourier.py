@@ -6,6 +6,7 @@ Solvers carry real arrays with an axis (real part, imaginary part) before that o
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from jaxkinetic._types import round_up
@@ -28,6 +29,11 @@ def grid_size(*bandwidths: int) -> int:
 
 def synthesize(modes: Complex[Array, "*shape mode"], size: int, mean: float = 0.0) -> Float[Array, "*shape {size}"]:
     """Values mean + 2 Re sum_n c_n e^{i n theta} at ``size`` equispaced angles from 0 on."""
+    if 8 * modes.shape[-1] <= size:
+        # Few modes are summed directly: a transform would be mostly of zeros.
+        phase = 2 * np.pi / size * np.outer(np.arange(1, modes.shape[-1] + 1), np.arange(size))
+        cos, sin = (jnp.asarray(2 * wave(phase), modes.real.dtype) for wave in (np.cos, np.sin))
+        return mean + jnp.matmul(modes.real, cos) - jnp.matmul(modes.imag, sin)
     spectrum = jnp.concatenate([jnp.full_like(modes[..., :1], mean), modes], axis=-1)
     return jnp.fft.irfft(spectrum, n=size, norm="forward")
 

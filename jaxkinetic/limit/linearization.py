@@ -116,9 +116,11 @@ class FourierLinearization(Linearization):
         velocity = self.flow.velocity(f[:, :n_kernel])
         pushed = self.push(self.integrate(h[..., :n_kernel]) + a[..., None, :n_kernel])
         size = fourier.grid_size(n_modes, n_modes, n_kernel)
-        to_sources = self.to_sources.astype(f.dtype)
-        f_there = fourier.synthesize(jnp.einsum("sjn,nk->sjk", to_sources, f), size, mean=1.0)
-        v_there = fourier.synthesize(jnp.einsum("sjn,nk->sjk", to_sources, velocity), size)
+        # Interpolation in sigma and sums of modes commute; there are fewer nodes before the first.
+        f_there, v_there = (
+            jnp.einsum("sjn,ng->sjg", self.to_sources, grid)
+            for grid in (fourier.synthesize(f, size, mean=1.0), fourier.synthesize(velocity, size))
+        )
         flux = f_there[None] * fourier.synthesize(pushed, size) + v_there[None] * fourier.synthesize(h, size)
         carried = v_there[None, :, 0] * fourier.synthesize(a, size)
         return {

@@ -8,16 +8,31 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from jaxkinetic._types import as_float, as_floats, check_positions, check_scalar, is_concrete
+from jaxkinetic._types import (
+    as_float,
+    as_floats,
+    check_at_least,
+    check_finite,
+    check_positions,
+    check_scalar,
+    check_type,
+    is_concrete,
+)
 from jaxkinetic.integrate import Solve, as_times, integrate
 from jaxkinetic.limit import chebyshev, fourier
 from jaxkinetic.limit.flow import CharacteristicFlow, Flow, FourierFlow
 from jaxkinetic.limit.resolution import Resolution, Tails, settle
 from jaxkinetic.model import CausalAttention, ClusterPrompts, CodewordPrompts, DensityPrompts, PromptLaw
 from jaxkinetic.model.positions import ALiBi, require_alibi
+from jaxkinetic.model.prompts import check_density, check_probabilities
 
 Method = Literal["auto", "fourier", "characteristics"]
-Law = Complex[Array, "node more"] | tuple[Float[Array, " label"], Float[Array, "node label"]]
+# Modes, or labels and probabilities, for a density with the modes beyond those kept.
+Law = (
+    Complex[Array, "node more"]
+    | tuple[Float[Array, " label"], Float[Array, "node label"]]
+    | tuple[Float[Array, " label"], Float[Array, "node label"], Complex[Array, "node rest"]]
+)
 
 
 class MeanField(eqx.Module):
@@ -48,10 +63,10 @@ class MeanField(eqx.Module):
         Raises:
             ValueError: if ``time`` was not saved, or on positions outside (0, 1].
         """
-        n_modes = self.n_modes if n_modes is None else n_modes
+        n_modes = wanted_modes(n_modes, self.n_modes)
         return _modes(self, saved_index(self.ts, time), as_positions(sigma, self.ts.dtype), n_modes)
 
-    def density(self, time: Any, sigma: Any, theta: Float[Array, " angle"]) -> Float[Array, "*shape angle"]:
+    def density(self, time: Any, sigma: Any, theta: Any) -> Float[Array, "*shape angle"]:
         """Density f(t, sigma, theta) against dtheta / 2 pi.
 
         Args:
@@ -68,6 +83,10 @@ class MeanField(eqx.Module):
                 "`characteristics` and `weights`, or at `modes`."
             )
         modes = self.modes(time, sigma)
+        theta = as_floats(theta).astype(self.ts.dtype)
+        if theta.ndim != 1:
+            raise ValueError(f"Argument `theta` must be one-dimensional, but has shape {theta.shape}.")
+        check_finite("theta", theta)
         n = jnp.arange(1, self.n_modes + 1, dtype=theta.dtype)
         waves = jnp.exp(1j * theta[:, None] * n[None, :])
         return 1 + 2 * jnp.einsum("...n,an->...a", modes, waves).real
@@ -142,18 +161,18 @@ def solve_mean_field(
     dtype = check_model(model).dtype
     method = check_law(prompts, method)
     times = as_times(times, dtype)
-    options = default_options(dtype) if options is None else options
+    options = solver_options(options, dtype)
 
     def solve(size: Resolution) -> tuple[MeanField, Tails]:
         law = tabulate(prompts, method, size.nodes, size.modes, dtype)
-        return _solve(model, law, times, options, size.modes, isinstance(prompts, CodewordPrompts))
+        return _solve(model, law, times, options, size.modes)
 
     return settle(solve, resolution, first_resolution(prompts, tolerance))
 
 
 @eqx.filter_jit
-def _solve(model, law, times, options, n_modes, is_atomic):
-    flow = build_flow(model, law, n_modes, is_atomic)
+def _solve(model, law, times, options, n_modes):
+    flow = build_flow(model, law, n_modes)
     solution = integrate(lambda _, state, flow: flow(state), flow.start(), times, flow, options, land_on_times=True)
     in_sigma, in_theta = flow.tails(solution.values, n_modes)
     field = MeanField(solution.ts, solution.values, flow, n_modes, solution.stats)
@@ -166,13 +185,13 @@ def _modes(field, index, sigma, n_modes):
     return field.flow.modes(field.states[index], at, n_modes)
 
 
-def build_flow(model: CausalAttention, law: Law, n_modes: int, is_atomic: bool) -> Flow:
+def build_flow(model: CausalAttention, law: Law, n_modes: int) -> Flow:
     """The equation in the representation that the law was tabulated for."""
     if not model_is_concrete(model):
         lam = check_model(model).lam
         model = eqx.tree_at(lambda m: m.positions.lam, model, model.check_resolved(lam))
     if isinstance(law, tuple):
-        return CharacteristicFlow(model, *law, is_atomic)
+        return CharacteristicFlow(model, *law)
     return FourierFlow(model, law, n_modes)
 
 
@@ -188,19 +207,28 @@ def tabulate(prompts: PromptLaw, method: Method, n_nodes: int, n_modes: int, dty
     """
     sigma = jnp.asarray(chebyshev.nodes(n_nodes), dtype)
     if isinstance(prompts, CodewordPrompts):
-        weights = jax.vmap(prompts.at)(sigma).astype(dtype)
-        return prompts.codewords.astype(dtype), weights
-    modes = jax.vmap(lambda s: prompts.fourier(s, 2 * n_modes))(sigma)
+        weights = jax.vmap(prompts.at)(sigma)
+        check_probabilities(weights)
+        return prompts.codewords.astype(dtype), weights.astype(dtype)
+    # All modes that the law has, so that those which the solution leaves out are known.
+    seen = max(2 * n_modes, prompts.n_modes if isinstance(prompts, DensityPrompts) else 0)
+    modes = jax.vmap(lambda s: prompts.fourier(s, seen))(sigma)
     modes = modes.astype(jnp.result_type(dtype, jnp.complex64))
+    if isinstance(prompts, DensityPrompts):
+        check_density(fourier.synthesize(modes, fourier.grid_size(seen, seen), mean=1.0))
     if method == "fourier":
         return modes
     n_labels = 4 * n_modes
     labels = jnp.asarray(2 * np.pi * np.arange(n_labels) / n_labels, dtype)
-    return labels, fourier.synthesize(modes[:, :n_modes], n_labels, mean=1.0) / n_labels
+    kept, rest = modes[:, :n_modes], modes[:, n_modes:]
+    return labels, fourier.synthesize(kept, n_labels, mean=1.0) / n_labels, rest
 
 
-def default_options(dtype: Any) -> Solve:
-    """Steps accurate to 1e-12 in double precision: the error norm averages over modes, most of them tiny."""
+def solver_options(options: Any, dtype: Any) -> Solve:
+    """The given options, or tight steps: the error norm averages over modes, most of them tiny."""
+    if options is not None:
+        check_type("options", options, Solve)
+        return options
     return Solve(rtol=1e-12, atol=1e-12) if jnp.finfo(dtype).bits >= 64 else Solve()
 
 
@@ -208,15 +236,13 @@ def first_resolution(prompts: PromptLaw, tolerance: float | None = None) -> Reso
     """Sizes to start from: 33 nodes and 64 modes, more where the law itself has more."""
     n_modes = 64
     if isinstance(prompts, DensityPrompts):
-        given = jax.eval_shape(prompts.modes, jnp.asarray(0.5)).shape[0]
-        n_modes = max(n_modes, 2 * given)
+        n_modes = max(n_modes, 2 * prompts.n_modes)
     return Resolution(modes=n_modes, tolerance=tolerance)
 
 
 def check_model(model: Any) -> ALiBi:
     """Refuse what is not a model with ALiBi weights, and return these."""
-    if not isinstance(model, CausalAttention):
-        raise ValueError(f"Argument `model` must be a CausalAttention, but is {type(model).__name__}.")
+    check_type("model", model, CausalAttention)
     return require_alibi(
         model.positions,
         "the limit of any law of the prompts",
@@ -226,8 +252,7 @@ def check_model(model: Any) -> ALiBi:
 
 def check_law(prompts: Any, method: Any) -> Literal["fourier", "characteristics"]:
     """Refuse laws without a smooth limit, and say which representation serves."""
-    if not isinstance(prompts, PromptLaw):
-        raise ValueError(f"Argument `prompts` must be a PromptLaw, but is {type(prompts).__name__}.")
+    check_type("prompts", prompts, PromptLaw)
     if isinstance(prompts, ClusterPrompts):
         raise ValueError(
             "Argument `prompts` must be smooth in sigma, but ClusterPrompts jumps from one cluster to the next, "
@@ -248,8 +273,17 @@ def check_law(prompts: Any, method: Any) -> Literal["fourier", "characteristics"
 
 def as_positions(sigma: Any, dtype: Any) -> Float[Array, "*shape"]:
     """Convert positions sigma in (0, 1]; refuse others."""
-    check_positions("sigma", sigma if is_concrete(sigma) is False else np.asarray(sigma))
-    return as_floats(sigma).astype(dtype)
+    sigma = as_floats(sigma)
+    check_positions("sigma", sigma)
+    return sigma.astype(dtype)
+
+
+def wanted_modes(n_modes: int | None, found: int) -> int:
+    """The number of modes asked for, or the solver's; refuse one below 1."""
+    if n_modes is None:
+        return found
+    check_at_least("n_modes", n_modes, 1)
+    return n_modes
 
 
 def saved_index(ts: Float[Array, " time"], time: Any) -> Array:
@@ -258,7 +292,7 @@ def saved_index(ts: Float[Array, " time"], time: Any) -> Array:
     time = as_float(time).astype(ts.dtype)
     distance = jnp.abs(ts - time)
     tolerance = 16 * jnp.finfo(ts.dtype).eps * (1 + jnp.abs(time))
-    missed = jnp.min(distance) > tolerance
+    missed = ~(jnp.min(distance) <= tolerance)
     message = "Argument `time` must be one of the saved times: solve with it among `times`."
     if not is_concrete(missed):
         return eqx.error_if(jnp.argmin(distance), missed, message)

@@ -12,12 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkinetic._types import Scalar, check_at_least, check_positive, is_concrete, round_up
+from jaxkinetic._types import (
+    Scalar,
+    check_at_least,
+    check_positive,
+    check_scalar,
+    check_type,
+    is_concrete,
+    round_up,
+)
 
 _LARGEST = {"nodes": 257, "source_nodes": 129, "modes": 1024}
 _WHAT = {
     "nodes": "polynomials in sigma",
-    "source_nodes": "polynomials in Y(sigma; sigma_0)",
+    "source_nodes": "polynomials from the source on",
     "modes": "Fourier modes in theta",
 }
 _S = TypeVar("_S")
@@ -28,7 +36,7 @@ class Resolution(eqx.Module):
 
     Attributes:
         nodes: Chebyshev nodes in sigma on [0, 1].
-        source_nodes: Chebyshev nodes in Y(sigma; sigma_0) on [sigma_0, 1], for correlations.
+        source_nodes: Chebyshev nodes from each source on, see `SourceNodes`, for correlations.
         modes: Fourier modes n = 1..K in theta. Characteristics of smooth laws use 4 K labels.
         tolerance: largest tail of the expansions, relative to the solution's scale; 1e-11 in double
             and 1e-4 in single precision if None.
@@ -43,6 +51,7 @@ class Resolution(eqx.Module):
         for name, smallest in (("nodes", 3), ("source_nodes", 3), ("modes", 2)):
             check_at_least(name, getattr(self, name), smallest)
         if self.tolerance is not None and self.tolerance != np.inf:
+            check_scalar("tolerance", self.tolerance)
             check_positive("tolerance", self.tolerance)
 
     def finer(self, names: list[str]) -> "Resolution":
@@ -59,7 +68,7 @@ class Tails(eqx.Module):
 
     Attributes:
         nodes: in sigma.
-        source_nodes: in Y from the source; zero where there is none.
+        source_nodes: from the source on; zero where there is none.
         modes: in theta; zero where the representation is exact.
     """
 
@@ -77,6 +86,8 @@ def settle(solve: Callable[[Resolution], tuple[_S, Tails]], resolution: Resoluti
             transformation sizes cannot depend on values, and ``first`` is used as it is.
         first: where to start.
     """
+    if resolution is not None:
+        check_type("resolution", resolution, Resolution)
     if resolution is not None and first.tolerance is not None:
         raise ValueError("Argument `tolerance` must be None where a `Resolution` is given, which has its own.")
     chosen, before = first if resolution is None else resolution, {}

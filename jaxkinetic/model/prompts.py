@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Shaped
 
 from jaxkinetic._types import (
     Angles,
@@ -26,6 +26,8 @@ from jaxkinetic._types import (
 )
 
 _TWO_PI = 2 * np.pi
+# Positions at which laws are checked: not evenly spaced, so that no wave hides between them.
+_EVERYWHERE = np.sin(np.pi * np.arange(129) / 256) ** 2
 
 
 class PromptLaw(eqx.Module):
@@ -68,20 +70,13 @@ class CodewordPrompts(PromptLaw):
 
     def __init__(self, probabilities: Callable[[Array], Any] | Array | np.ndarray | list[float]):
         self.probabilities = probabilities if callable(probabilities) else _Constant(as_floats(probabilities))
-        p = jax.vmap(self.at)(jnp.linspace(0.0, 1.0, 65))
+        p = jax.vmap(self.at)(jnp.asarray(_EVERYWHERE))
         if p.ndim != 2 or p.shape[1] < 2:
             raise ValueError(
                 "Argument `probabilities` must give at least 2 probabilities at a position, "
                 f"but gives shape {p.shape[1:]}."
             )
-        if is_concrete(p):
-            check_finite("probabilities", p)
-            p = np.asarray(p)
-            if p.min() < 0:
-                raise ValueError(f"Argument `probabilities` must not be negative, but reaches {p.min():g}.")
-            worst = p.sum(axis=1)[np.argmax(np.abs(p.sum(axis=1) - 1))]
-            if abs(worst - 1) > 1e-5:
-                raise ValueError(f"Argument `probabilities` must sum to one, but sums to {worst:g}.")
+        check_probabilities(p)
 
     def at(self, sigma: Float[Array, ""]) -> Float[Array, " word"]:
         """Probabilities p_m(sigma) as an array (M,), whatever form the callable returns them in."""
@@ -124,18 +119,18 @@ class DensityPrompts(PromptLaw):
     modes: Callable[[Array], Array]
 
     def __init__(self, modes: Callable[[Array], Array] | Array | np.ndarray | list[complex]):
-        self.modes = modes if callable(modes) else _Constant(jnp.asarray(modes))
-        theta = jnp.linspace(0.0, _TWO_PI, 257)
-        values = jax.vmap(lambda s: self.density(s, theta))(jnp.linspace(0.0, 1.0, 65))
-        if is_concrete(values):
-            check_finite("modes", values)
-            if values.min() < -1e-6:
-                raise ValueError(
-                    f"Argument `modes` must give a density, but it goes negative: {float(values.min()):g}."
-                )
+        self.modes = modes if callable(modes) else _Constant(_as_modes(modes))
+        # More than twice as many angles as modes, so that none looks like another.
+        theta = jnp.linspace(0.0, _TWO_PI, max(257, 4 * self.n_modes + 1))
+        check_density(jax.lax.map(lambda s: self.density(s, theta), jnp.asarray(_EVERYWHERE), batch_size=32))
+
+    @property
+    def n_modes(self) -> int:
+        """Number of modes K."""
+        return jax.eval_shape(self._at, jnp.asarray(0.5)).shape[0]
 
     def _at(self, sigma: Float[Array, ""]) -> Complex[Array, " mode"]:
-        modes = jnp.asarray(self.modes(sigma))
+        modes = _as_modes(self.modes(sigma))
         if modes.ndim != 1 or modes.size == 0:
             raise ValueError(f"Argument `modes` must give shape (K,) at a position, but gives {modes.shape}.")
         return modes + 0j
@@ -215,6 +210,34 @@ class _Constant(eqx.Module):
     def __call__(self, sigma: Array) -> Array:
         del sigma
         return self.value
+
+
+def check_probabilities(p: Float[Array, "position word"]) -> None:
+    """Refuse probabilities that are negative or do not sum to one."""
+    check_finite("probabilities", p)
+    if not is_concrete(p):
+        return
+    values = np.asarray(p)
+    if values.min() < 0:
+        raise ValueError(f"Argument `probabilities` must not be negative, but reaches {values.min():g}.")
+    sums = values.sum(axis=1)
+    worst = sums[np.argmax(np.abs(sums - 1))]
+    if abs(worst - 1) > (1e-10 if values.dtype == np.float64 else 1e-5):
+        raise ValueError(f"Argument `probabilities` must sum to one, but sums to {worst:.12g}.")
+
+
+def check_density(values: Float[Array, "position angle"]) -> None:
+    """Refuse a density that goes negative."""
+    check_finite("modes", values)
+    if is_concrete(values) and values.min() < -1e-6:
+        raise ValueError(f"Argument `modes` must give a density, but it goes negative: {float(values.min()):g}.")
+
+
+def _as_modes(modes: Any) -> Shaped[Array, "..."]:
+    try:
+        return jnp.asarray(modes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Argument `modes` must give numbers, but gives {modes!r}.") from error
 
 
 def _positions(n_tokens: int) -> Float[Array, " token"]:

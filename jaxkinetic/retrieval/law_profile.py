@@ -22,7 +22,6 @@ from jaxtyping import Array, Float
 from jaxkinetic._types import (
     Scalar,
     as_float,
-    as_floats,
     check_at_least,
     check_scalar,
     check_times,
@@ -72,6 +71,7 @@ def law_profile(
     sources: Any,
     resolution: Resolution | None = None,
     options: Solve | None = None,
+    tolerance: float | None = None,
 ) -> RetrievalProfile:
     """Chance and retrieval at depth t for prompts of any law smooth in sigma.
 
@@ -87,6 +87,7 @@ def law_profile(
         sources: source positions sigma_0 in (0, 1), (S,).
         resolution: see `solve_correlations`.
         options: see `solve_correlations`.
+        tolerance: see `solve_correlations`.
 
     Returns:
         The profile; differentiable in beta, lam and the law's parameters.
@@ -102,15 +103,14 @@ def law_profile(
         raise ValueError(
             f"Argument `sources` must be a non-empty one-dimensional array, but has shape {np.shape(sources)}."
         )
-    check_sources(sources)
+    sources = check_sources(sources, "sources")
     n_modes = closed_form.needed_modes(vocab_size)
     weights = closed_form.mode_weights(vocab_size, n_modes)
     observables, index = _distinct_observables(prompts, n_modes)
-    sources = as_floats(sources)
 
     def covariances(some: Float[Array, " some"]) -> tuple[Array, Array]:
         found = solve_correlations(
-            model, prompts, as_float(time)[None], some, observables, "auto", resolution, options
+            model, prompts, as_float(time)[None], some, observables, "auto", resolution, options, tolerance
         )
         cross = found.cross(time, jnp.ones(()), n_modes)
         n = np.arange(n_modes)

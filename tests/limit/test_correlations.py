@@ -45,7 +45,7 @@ def test_uniform_prompts_give_the_closed_form(lam):
         others = cross[i].at[..., m - 1].set(0)
         assert jnp.max(jnp.abs(others)) < 1e-12
     assert jnp.all(cross[..., ~after, :] == 0)
-    np.testing.assert_allclose(found.auto(1.0)[:, 0, :8], np.eye(8), atol=1e-12)
+    np.testing.assert_allclose(found.auto(1.0)[:, 0, :8], np.eye(8), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["fourier", "characteristics"])
@@ -60,7 +60,7 @@ def test_both_representations_give_the_closed_form(method):
 def test_an_observable_of_the_other_sign_is_the_conjugate_problem():
     """For f = 1 the mode n >= 1 of the correlation with e^{-i m theta} vanishes; reality alone gives the rest."""
     found = solve_correlations(MODEL, UniformPrompts(), [1.0], 0.3, -2)
-    np.testing.assert_allclose(found.cross(1.0, 0.9), 0, atol=1e-12)
+    np.testing.assert_allclose(found.cross(1.0, 0.9), 0, rtol=0, atol=1e-12)
 
 
 # Any law ------------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_fourier_modes_and_characteristics_agree():
     ours = both(SMOOTH, resolution=size, options=TIGHT)
     others = both(SMOOTH, resolution=size, method="characteristics", options=TIGHT)
     for found, other in zip(ours, others, strict=True):
-        np.testing.assert_allclose(found, other, atol=1e-9)
+        np.testing.assert_allclose(found, other, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("law", [SMOOTH, CODEWORDS])
@@ -86,7 +86,7 @@ def test_converged_to_ten_digits(law):
     fine = both(law, resolution=Resolution(49, source_nodes=57, modes=96), options=TIGHT)
     for found, other in zip(coarse, fine, strict=True):
         other = other[..., :64]
-        np.testing.assert_allclose(found, other, atol=1e-10 * max(1, np.abs(other).max()))
+        np.testing.assert_allclose(found, other, rtol=0, atol=1e-10 * max(1, np.abs(other).max()))
 
 
 def test_errors_fall_spectrally_in_the_nodes_from_the_source():
@@ -141,7 +141,7 @@ def test_correlations_are_the_variation_of_the_mean_field(law):
     cross = jnp.mean(found.cross(1.0, reader)[..., :6], axis=0)[:-1]
     auto = jnp.mean(found.auto(1.0)[..., :6], axis=0)[-1]
     sum_of_sources = (w * reader / 2 * np.array([bump(s) for s in sources])) @ cross
-    np.testing.assert_allclose(moved, bump(reader) * auto + sum_of_sources, atol=2e-9)
+    np.testing.assert_allclose(moved, bump(reader) * auto + sum_of_sources, rtol=0, atol=2e-9)
     assert jnp.max(jnp.abs(sum_of_sources)) > 0.02
 
 
@@ -152,8 +152,8 @@ def test_several_sources_equal_each_alone_and_vmap():
     together = solve(source=sources).cross(0.5, 1.0)
     alone = jnp.stack([solve(source=s).cross(0.5, 1.0) for s in (0.2, 0.7)])
     mapped = jax.vmap(lambda s: solve(source=s).cross(0.5, 1.0))(sources)
-    np.testing.assert_allclose(together, alone, atol=1e-11)
-    np.testing.assert_allclose(mapped, alone, atol=1e-11)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(mapped, alone, rtol=0, atol=1e-11)
 
 
 def test_axes_follow_what_was_given():
@@ -168,7 +168,7 @@ def test_nothing_reaches_back():
     found = solve_correlations(MODEL, CODEWORDS, [0.0, 1.0], 0.4)
     assert jnp.all(found.cross(1.0, jnp.array([0.1, 0.39, 0.4])) == 0)
     assert jnp.all(jnp.abs(found.cross(1.0, jnp.array([0.41, 1.0]))[:, 0]) > 0.1)
-    np.testing.assert_allclose(found.cross(0.0, 0.9), 0, atol=1e-15)
+    np.testing.assert_allclose(found.cross(0.0, 0.9), 0, rtol=0, atol=1e-15)
 
 
 # Derivatives ----------------------------------------------------------------------------------------------
