@@ -18,7 +18,8 @@ from jaxkinetic import (
     Solve,
     UniformPrompts,
 )
-from jaxkinetic.limit import Resolution, mean_field, solve_mean_field
+from jaxkinetic.limit import Resolution, chebyshev, mean_field, solve_correlations, solve_mean_field
+from jaxkinetic.limit.averaging import averaging_matrix
 from jaxkinetic.limit.resolution import Tails, settle
 from tests.limit.laws import CODEWORDS, SMOOTH, codeword_probabilities, smooth_modes
 
@@ -55,7 +56,7 @@ def test_starts_at_the_law(smooth, codewords):
     for field, law in ((smooth, SMOOTH), (codewords, CODEWORDS)):
         exact = jax.vmap(law.fourier, (0, None))(SIGMA, field.n_modes)
         # Mode n has n times the rounding of an angle.
-        order = jnp.arange(1, field.n_modes + 1)
+        order = jnp.arange(1, field.n_modes + 1)[None, :]
         np.testing.assert_allclose((field.modes(0.0, SIGMA) - exact) / order, 0, rtol=0, atol=2e-14)
 
 
@@ -153,15 +154,75 @@ def test_errors_fall_spectrally_in_nodes_and_modes(smooth):
 # Invariants -------------------------------------------------------------------------------------------
 
 
+def distribution(modes, theta):
+    """Mass between 0 and theta of 1 + 2 Re sum_n f_n e^{i n theta}, as a share of the circle's."""
+    n = jnp.arange(1, modes.shape[-1] + 1)
+    waves = modes * (jnp.exp(1j * theta[:, None] * n) - 1) / (1j * n)
+    return (theta + 2 * jnp.sum(waves.real, axis=1)) / (2 * np.pi)
+
+
+def test_mass_between_characteristics_is_carried(smooth):
+    """What lies between two characteristics at t lay between their labels at 0: one solver against the other.
+
+    To the tolerance of the steps in t.
+    """
+    other = solve_mean_field(MODEL, SMOOTH, [0.0, 0.5, 1.0], method="characteristics")
+    with jax.numpy_rank_promotion("allow"):
+        for sigma in (0.05, 0.4, 1.0):
+            start = distribution(SMOOTH.fourier(jnp.asarray(sigma), 64), other.labels)
+            end = distribution(smooth.modes(1.0, sigma), other.characteristics(1.0, sigma))
+            np.testing.assert_allclose(end - end[0], start - start[0], rtol=0, atol=1e-12)
+
+
+def test_mode_zero_and_reality_are_conserved():
+    """All modes -K..K of f and of A, as complex numbers and with the sum written out: no mode is held by hand.
+
+    The solvers carry n = 1..K only; here the others are seen to stay 1, 0 and conjugate.
+    """
+    size, reach = 25, 28
+    n = np.arange(-reach, reach + 1)
+    average = np.asarray(averaging_matrix(MODEL.positions, size))
+    force = np.zeros(n.size)
+    kernel = np.asarray(ExpCosine(1.0, n_modes=14).coefficients())
+    force[reach - 14 : reach], force[reach + 1 : reach + 15] = kernel[::-1], kernel
+    at = 9
+    difference = n[:, None] - n[None, :]
+    inside = np.abs(difference) <= reach
+
+    def drift(_, flat):
+        f, a = np.split(flat.reshape(size + 1, n.size), [size])
+        velocity = average @ (1j * n * force * f)
+        of_f = np.where(inside, velocity[:, np.where(inside, difference + reach, 0)], 0)
+        flux = np.einsum("snk,sk->sn", of_f, f)
+        carried = of_f[at] @ a[0]
+        return (-1j * n * np.concatenate([flux, carried[None]])).ravel()
+
+    sigma = chebyshev.nodes(size)
+    modes = np.zeros((size, n.size), complex)
+    for row, s in zip(modes, sigma, strict=True):
+        row[reach + 1 : reach + 3] = np.asarray(smooth_modes(s))
+        row[reach - 2 : reach], row[reach] = row[reach + 1 : reach + 3][::-1].conj(), 1
+    # phi = cos(theta) turns mode n into halves of n - 1 and n + 1.
+    phi = (np.roll(modes[at], 1) + np.roll(modes[at], -1)) / 2
+    start = np.concatenate([modes, (phi - phi[reach] * modes[at])[None]])
+    found = solve_ivp(drift, (0, 0.5), start.ravel(), method="DOP853", rtol=1e-12, atol=1e-13).y[:, -1]
+    found = found.reshape(size + 1, n.size)
+    np.testing.assert_allclose(found[:-1, reach], 1, rtol=0, atol=1e-13)
+    assert abs(found[-1, reach]) < 1e-13
+    np.testing.assert_allclose(found, found[:, ::-1].conj(), rtol=0, atol=1e-13)
+    ours = solve_correlations(MODEL, SMOOTH, [0.5], sigma[at], (1, -1))
+    field = ours.field.modes(0.5, sigma[1:])[:, :12]
+    np.testing.assert_allclose(field, found[1:-1, reach + 1 : reach + 13], rtol=0, atol=1e-10)
+    auto = jnp.mean(ours.auto(0.5), axis=0)[:12]
+    np.testing.assert_allclose(auto, found[-1, reach + 1 : reach + 13], rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("method", ["fourier", "characteristics"])
-def test_mass_reality_and_positivity(method):
+def test_density_stays_positive_where_it_concentrates(method):
     field = solve_mean_field(MODEL, SMOOTH, [1.0], method=method)
-    theta = 2 * jnp.pi * jnp.arange(256) / 256
-    density = field.density(1.0, SIGMA, theta)
+    density = field.density(1.0, SIGMA, 2 * np.pi * np.arange(256) / 256)
     assert density.dtype == jnp.float64
-    np.testing.assert_allclose(jnp.mean(density, axis=1), 1, rtol=0, atol=1e-13)
     assert density.min() > 0
-    # Concentration makes it non-trivial.
     assert density.max() > 2
 
 
@@ -252,6 +313,9 @@ def test_new_values_do_not_compile_anew(monkeypatch):
         ({"method": "spectral"}, "`method` must be"),
         ({"prompts": "uniform"}, "`prompts` must be a PromptLaw"),
         ({"model": 3}, "`model` must be a CausalAttention"),
+        ({"options": 3}, "`options` must be a Solve, but is int"),
+        ({"resolution": 33}, "`resolution` must be a Resolution, but is int"),
+        ({"tolerance": "1e-6"}, "`tolerance` must be positive and finite, but is '1e-6'"),
     ],
 )
 @pytest.mark.usefixtures("as_installed")
@@ -261,6 +325,7 @@ def test_bad_arguments_are_refused(change, message):
         solve_mean_field(**arguments)
 
 
+@pytest.mark.usefixtures("as_installed")
 def test_bad_laws_are_refused_where_they_are_made():
     with pytest.raises(ValueError, match="sum to one"):
         CodewordPrompts([0.5, 0.6])
@@ -268,19 +333,44 @@ def test_bad_laws_are_refused_where_they_are_made():
         CodewordPrompts([1.5, -0.5])
     with pytest.raises(ValueError, match="goes negative"):
         DensityPrompts([0.8 + 0j])
+    # On 256 angles mode 256 looks like a constant, and on 65 positions this wave like none.
+    with pytest.raises(ValueError, match=r"goes negative: -0\.8"):
+        DensityPrompts(np.concatenate([np.zeros(255), [0.9]]))
+    with pytest.raises(ValueError, match="negative"):
+        CodewordPrompts(lambda s: [0.5 + 0.9 * jnp.sin(64 * np.pi * s), 0.5 - 0.9 * jnp.sin(64 * np.pi * s)])
+    with pytest.raises(ValueError, match=r"sums to 1\.000009"):
+        CodewordPrompts([0.5, 0.500009])
+    for law in (CodewordPrompts, DensityPrompts):
+        with pytest.raises(ValueError, match="None"):
+            law(None)
 
 
 def test_what_was_not_saved_or_does_not_exist_is_refused(smooth, codewords):
     with pytest.raises(ValueError, match="one of the saved times"):
         smooth.modes(0.3, 0.5)
+    with pytest.raises(ValueError, match=r"one of the saved times.*but is nan"):
+        smooth.modes(float("nan"), 0.5)
     with pytest.raises(ValueError, match=r"`sigma` must lie in \(0, 1\]"):
         smooth.modes(0.5, 1.5)
+    with pytest.raises(ValueError, match="`n_modes` must be at least 1, but is 0"):
+        smooth.modes(0.5, 0.5, 0)
+    with pytest.raises(ValueError, match="`theta` must be one-dimensional"):
+        smooth.density(0.5, 0.5, 1.0)
     with pytest.raises(ValueError, match='method="characteristics"'):
         smooth.characteristics(0.5, 0.5)
     with pytest.raises(ValueError, match="no density"):
         codewords.density(0.5, 0.5, jnp.zeros(1))
     with pytest.raises(eqx.EquinoxRuntimeError, match="one of the saved times"):
         eqx.filter_jit(lambda t: smooth.modes(t, 0.5))(jnp.asarray(0.3))
+
+
+@pytest.mark.parametrize("method", ["fourier", "characteristics"])
+def test_content_of_the_law_beyond_the_kept_modes_is_an_error(method):
+    """Mode 40 is beyond twice the 16 modes that are kept; left out it would change the density by a half."""
+    law = DensityPrompts(jnp.zeros(40, complex).at[0].set(0.2).at[39].set(0.25))
+    with pytest.raises(RuntimeError, match=r"the last of 16 Fourier modes in theta are 2\.5e-01.*Raise `modes`"):
+        solve_mean_field(MODEL, law, [0.2], method, Resolution(17, modes=16))
+    assert solve_mean_field(MODEL, law, [0.2], method).n_modes >= 80
 
 
 @pytest.mark.parametrize(
