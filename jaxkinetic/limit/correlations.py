@@ -1,6 +1,5 @@
 """The autocorrelation A (1.17) and the cross-correlation C (1.18) of the limit, for any law of the prompts."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -84,7 +83,7 @@ def solve_correlations(
     prompts: PromptLaw,
     times: Any,
     source: Any = 0.3,
-    observable_mode: int | Sequence[int] = 1,
+    observable_mode: Any = 1,
     method: Method = "auto",
     resolution: Resolution | None = None,
     options: Solve | None = None,

@@ -229,7 +229,8 @@ def solver_options(options: Any, dtype: Any) -> Solve:
     if options is not None:
         check_type("options", options, Solve)
         return options
-    return Solve(rtol=1e-12, atol=1e-12) if jnp.finfo(dtype).bits >= 64 else Solve()
+    tolerance = 1e-12 if jnp.finfo(dtype).bits >= 64 else 1e-6
+    return Solve(rtol=tolerance, atol=tolerance)
 
 
 def first_resolution(prompts: PromptLaw, tolerance: float | None = None) -> Resolution:

@@ -161,7 +161,10 @@ def test_axes_follow_what_was_given():
     solve = partial(solve_correlations, MODEL, CODEWORDS, [0.5], resolution=size)
     assert solve(source=0.4).cross(0.5, 1.0).shape == (32,)
     assert solve(source=[0.4, 0.6], observable_mode=(1, 2)).cross(0.5, SIGMA).shape == (2, 2, 20, 32)
-    assert solve(source=[0.4, 0.6], observable_mode=(1, 2)).auto(0.5).shape == (2, 2, 32)
+    several = solve(source=[0.4, 0.6], observable_mode=(1, 2)).auto(0.5)
+    assert several.shape == (2, 2, 32)
+    np.testing.assert_array_equal(solve(source=[0.4, 0.6], observable_mode=np.arange(1, 3)).auto(0.5), several)
+    assert solve(source=0.4, observable_mode=np.int64(2)).auto(0.5).shape == (32,)
 
 
 def test_nothing_reaches_back():
@@ -169,6 +172,22 @@ def test_nothing_reaches_back():
     assert jnp.all(found.cross(1.0, jnp.array([0.1, 0.39, 0.4])) == 0)
     assert jnp.all(jnp.abs(found.cross(1.0, jnp.array([0.41, 1.0]))[:, 0]) > 0.1)
     np.testing.assert_allclose(found.cross(0.0, 0.9), 0, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("law", [SMOOTH, CODEWORDS], ids=["smooth", "codewords"])
+def test_single_precision(law):
+    """Everything stays single, and agrees with double precision to its rounding."""
+    one = jnp.float32(1.0)
+    single = CausalAttention(ExpCosine(one), ALiBi(one))
+    double = CausalAttention(ExpCosine(1.0), ALiBi(1.0))
+    found, exact = (solve_correlations(m, law, [1.0], 0.3) for m in (single, double))
+    for name, arguments in (("cross", (1.0, 0.9, 8)), ("auto", (1.0, 8))):
+        value, reference = (getattr(x, name)(*arguments) for x in (found, exact))
+        assert value.dtype == jnp.complex64
+        assert np.abs(value - reference).max() < 1e-5 * np.abs(reference).max()
+    # Errors of steps in the last modes do not send the search for a resolution to the largest.
+    assert found.field.n_modes == 64
+    assert found.field.modes(1.0, 0.9).dtype == jnp.complex64
 
 
 # Derivatives ----------------------------------------------------------------------------------------------
@@ -189,9 +208,9 @@ def observed(parameters, law, options):
 @pytest.mark.parametrize("law", ["smooth", "codewords"])
 def test_gradients_in_beta_lam_the_law_and_the_source(law):
     at, step = jnp.array([1.1, 0.6, 0.9, 0.35]), 1e-4
-    forward = jax.jacfwd(lambda p: observed(p, law, FORWARD))(at)
-    reverse = jax.grad(lambda p: observed(p, law, STEPS))(at)
-    value = lambda p: observed(p, law, STEPS)  # noqa: E731
+    forward = jax.jit(jax.jacfwd(lambda p: observed(p, law, FORWARD)))(at)
+    reverse = jax.jit(jax.grad(lambda p: observed(p, law, STEPS)))(at)
+    value = jax.jit(lambda p: observed(p, law, STEPS))
     differences = [(value(at + d) - value(at - d)) / (2 * step) for d in step * jnp.eye(4)]
     np.testing.assert_allclose(forward, differences, rtol=1e-6)
     np.testing.assert_allclose(reverse, forward, rtol=1e-7)
@@ -209,6 +228,10 @@ def test_gradients_in_beta_lam_the_law_and_the_source(law):
         ({"source": [[0.3]]}, "`source` must be a scalar or one-dimensional"),
         ({"observable_mode": 0}, "`observable_mode` must be a non-zero integer"),
         ({"observable_mode": 1.5}, "`observable_mode` must be a non-zero integer"),
+        ({"observable_mode": ()}, "`observable_mode` must be a non-zero integer or several"),
+        ({"observable_mode": True}, "`observable_mode` must be a non-zero integer"),
+        ({"source": "early"}, "real number .* but got 'early'"),
+        ({"options": 3}, "`options` must be a Solve"),
         ({"times": [1.0, 1.0]}, "`times` must increase"),
     ],
 )

@@ -269,9 +269,9 @@ def observed(parameters, law, options):
 @pytest.mark.parametrize("law", ["smooth", "codewords"])
 def test_gradients_in_beta_lam_and_the_law(law):
     at, step = jnp.array([1.1, 0.6, 0.9]), 1e-4
-    forward = jax.jacfwd(lambda p: observed(p, law, FORWARD))(at)
-    reverse = jax.grad(lambda p: observed(p, law, STEPS))(at)
-    value = lambda p: observed(p, law, STEPS)  # noqa: E731
+    forward = jax.jit(jax.jacfwd(lambda p: observed(p, law, FORWARD)))(at)
+    reverse = jax.jit(jax.grad(lambda p: observed(p, law, STEPS)))(at)
+    value = jax.jit(lambda p: observed(p, law, STEPS))
     shifts = step * jnp.eye(3)
     differences = [(value(at + d) - value(at - d)) / (2 * step) for d in shifts]
     np.testing.assert_allclose(forward, differences, rtol=1e-6)

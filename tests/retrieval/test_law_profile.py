@@ -1,15 +1,16 @@
 """Chance and retrieval of any law: uniform prompts, codewords in closed form, smooth laws by hand."""
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkinetic import ALiBi, CausalAttention, CodewordPrompts, ExpCosine, UniformPrompts, retrieval_profile
+from jaxkinetic import ALiBi, CausalAttention, CodewordPrompts, ExpCosine, Solve, UniformPrompts, retrieval_profile
 from jaxkinetic.limit import Resolution, solve_correlations, solve_mean_field
 from jaxkinetic.limit.closed_form import mode_weights
 from jaxkinetic.retrieval.law_profile import law_profile, uniform_codeword_correction
-from tests.limit.laws import CODEWORDS, SMOOTH
+from tests.limit.laws import CODEWORDS, SMOOTH, codeword_probabilities
 
 MODEL = CausalAttention(ExpCosine(1.0), ALiBi(1.0))
 SOURCES = jnp.array([0.1, 0.5, 0.9])
@@ -72,13 +73,41 @@ def test_two_parts_add_up_from_marginals_and_covariances(law):
         assert profile.chance[i] == pytest.approx(float(chance), rel=1e-9)
 
 
+def test_the_public_door_leads_here():
+    """`retrieval_profile` with a law that is not uniform, against the closed form of uniform codewords."""
+    law = CodewordPrompts([1 / 3] * 3)
+    profile = retrieval_profile(MODEL, 1.0, 3, SOURCES, prompts=law)
+    exact = jax.vmap(lambda s: uniform_codeword_correction(MODEL, jnp.ones(()), 3, s))(SOURCES)
+    np.testing.assert_allclose(profile.values, exact, rtol=1e-9)
+
+
+def test_gradients_in_beta_lam_and_the_law():
+    """Of chance and of retrieval, in both modes, against differences of the same constant steps."""
+    size = Resolution(17, source_nodes=17, modes=16, tolerance=1e-4)
+
+    def observed(parameters, adjoint):
+        beta, lam, tilt = parameters
+        model = CausalAttention(ExpCosine(beta, n_modes=16), ALiBi(lam))
+        law = CodewordPrompts(lambda s: codeword_probabilities(s, tilt))
+        options = Solve(solver=diffrax.Tsit5(), step=0.1, adjoint=adjoint)
+        profile = law_profile(model, law, 0.5, 4, jnp.array([0.4]), resolution=size, options=options)
+        return jnp.stack([profile.chance[0], profile.values[0]])
+
+    at, step = jnp.array([1.1, 0.6, 0.9]), 1e-4
+    value = jax.jit(lambda p: observed(p, diffrax.RecursiveCheckpointAdjoint()))
+    differences = np.stack([(value(at + d) - value(at - d)) / (2 * step) for d in step * jnp.eye(3)], axis=1)
+    forward = jax.jit(jax.jacfwd(lambda p: observed(p, diffrax.ForwardMode())))(at)
+    np.testing.assert_allclose(forward, differences, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.jacrev(value))(at), forward, rtol=1e-8)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"vocab_size": 1}, "`vocab_size` must be at least 2"),
         ({"time": -1.0}, "`time` must be non-negative"),
         ({"sources": 0.3}, "`sources` must be a non-empty one-dimensional"),
-        ({"sources": [0.3, 1.0]}, r"must lie in \(0, 1\)"),
+        ({"sources": [0.3, 1.0]}, r"`sources` must lie in \(0, 1\)"),
     ],
 )
 @pytest.mark.usefixtures("as_installed")
