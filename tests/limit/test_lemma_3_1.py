@@ -118,8 +118,8 @@ def test_sensitivities_stay_below_the_bound_for_every_prompt(beta):
 
 
 @cache
-def covariances(n_tokens, n_prompts):
-    """Re Cov(e^{i theta_N(t)}, e^{i theta_j(t')}) at j = N / 4 for t' = t and t' = 0: means and standard errors.
+def covariances(n_tokens, n_prompts, ratio=4):
+    """Re Cov(e^{i theta_N(t)}, e^{i theta_j(t')}) at j = N / ratio for t' = t and t' = 0: means, standard errors.
 
     The covariance given all other tokens is a sum over the four words of token j, and needs four runs; what is
     left is that of the conditional means. From the mean of token N the characteristic that starts where it does
@@ -127,7 +127,7 @@ def covariances(n_tokens, n_prompts):
     of the covariance itself.
     """
     field = solve_mean_field(MODEL, CODEWORDS, [TIME])
-    j, words = n_tokens // 4 - 1, CODEWORDS.codewords
+    j, words = n_tokens // ratio - 1, CODEWORDS.codewords
     p = codeword_probabilities(jnp.asarray((j + 1) / n_tokens))
     atoms = field.characteristics(TIME, 1.0)
 
@@ -165,3 +165,22 @@ def test_covariances_with_the_start_are_those_of_the_limit():
         mean, error = covariances(n_tokens, n_prompts)
         assert n_tokens * error[1] < 0.005 * exact
         assert abs(n_tokens * mean[1] - exact) < 4 * n_tokens * error[1] + exact / n_tokens
+
+
+def test_covariances_grow_slowly_with_the_distance():
+    """At fixed i, from j = i / 2 down to j = i / 64: (3.3) allows e^{sqrt(C t log(i / j))}, no power of i / j.
+
+    Those with the start are (1.18) at sigma_0 = j / i, to a part of 1 / j. Those of both at t grow by two thirds,
+    where (i / j)^{1/2} would be 5.7 times as much.
+    """
+    n_tokens = 128
+    grown = {}
+    for ratio in (2, 4, 8, 16, 32, 64):
+        mean, error = covariances(n_tokens, 1024, ratio)
+        exact = float(solve_correlations(MODEL, CODEWORDS, [TIME], 1 / ratio).cross(TIME, 1.0, 1)[0].real)
+        assert n_tokens * error[1] < 0.015 * exact
+        assert abs(n_tokens * mean[1] - exact) < 4 * n_tokens * error[1] + 0.2 * exact * ratio / n_tokens, ratio
+        grown[ratio] = n_tokens * mean[0], n_tokens * error[0]
+    growth = grown[64][0] / grown[2][0]
+    assert grown[64][1] / grown[64][0] < 0.08
+    assert 1.2 < growth < 2.1, grown
