@@ -62,6 +62,7 @@ from .retrieval import (
     soft_accuracy,
     soft_accuracy_fourier,
     u_shape,
+    uniform_codeword_correction,
 )
 from .sweep import SweepConfig, SweepPlan, extend_sweep, open_sweep, plan_sweep, read_config, run_sweep
 
@@ -131,4 +132,5 @@ __all__ = [
     "spectral_drift",
     "u_sensitivity",
     "u_shape",
+    "uniform_codeword_correction",
 ]

@@ -16,10 +16,12 @@
 #
 # Prompts of N tokens with a law that varies with position approach the mean field (1.10), and their
 # covariances, times N, the cross-correlation (1.18). Here both limits are solved, looked at, and compared with
-# particles: Theorem 1.1 with its rates, the covariances and sensitivities of Lemma 3.1, and the weights behind
-# them, (2.2) and (2.4).
+# particles: Theorem 1.1 with its rates, the covariances and sensitivities of Lemma 3.1, Theorem 1.2, and the weights
+# behind them, (2.2) and (2.4).
 
 # %%
+import functools
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -29,7 +31,6 @@ import numpy as np
 import jaxkinetic as jk
 from jaxkinetic.limit import Resolution, solve_correlations, solve_mean_field
 from jaxkinetic.limit.closed_form import volterra_hardy
-from jaxkinetic.retrieval.law_profile import uniform_codeword_correction
 
 jax.config.update("jax_enable_x64", True)
 # Okabe and Ito's colours, told apart by colour-blind readers.
@@ -85,42 +86,70 @@ plt.show()
 # %% [markdown]
 # ## How fast the solvers converge
 #
-# Errors of the mean field fall faster than any power, in polynomials of position and in Fourier modes of the angle,
-# down to the tolerance of the steps in t.
+# Errors of the mean field and of the correlations fall faster than any power, in polynomials of position, in polynomials
+# from the source on, and in Fourier modes of the angle, down to the tolerance of the steps in t.
 
 # %%
-node_counts, mode_counts = np.array([5, 7, 9, 11]), np.array([7, 9, 11, 13])
+everywhere, few = jnp.linspace(0.05, 1, 40), 6
 
 
-def modes_at(nodes, modes):
-    given = Resolution(nodes, modes=modes, tolerance=np.inf)
-    return solve_mean_field(model, law, [1.0], resolution=given).modes(1.0, jnp.linspace(0.05, 1, 40), 6)
+def solutions(law, nodes=33, source_nodes=33, modes=64, options=None):
+    """f, A and C in the first modes, for sources 0.1, 0.3 and 0.9."""
+    given = Resolution(nodes, source_nodes, modes, tolerance=np.inf)
+    found = solve_correlations(model, law, [1.0], [0.1, 0.3, 0.9], resolution=given, options=options)
+    return found.field.modes(1.0, everywhere, few), found.auto(1.0, few), found.cross(1.0, everywhere, few)
 
 
-reference = modes_at(33, 64)
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
-node_errors = [np.abs(modes_at(int(n), 64) - reference).max() for n in node_counts]
-mode_errors = [np.abs(modes_at(33, int(n)) - reference).max() for n in mode_counts]
-for axis, counts, errors, colour, what in (
-    (axes[0], node_counts, node_errors, BLUE, "nodes in position"),
-    (axes[1], mode_counts, mode_errors, ORANGE, "Fourier modes"),
-):
-    resolved = np.array(errors) > 1e-12
-    (rate, level), covariance = np.polyfit(counts[resolved], np.log10(np.array(errors)[resolved]), 1, cov=True)
-    axis.semilogy(counts, errors, "o", color=colour)
-    label = f"$10^{{{rate:.2f} \\pm {np.sqrt(covariance[0, 0]):.2f}}}$ for each"
-    axis.semilogy(counts[resolved], 10 ** (level + rate * counts[resolved]), color=colour, label=label)
+def field_alone(nodes):
+    given = Resolution(nodes, modes=64, tolerance=np.inf)
+    return (solve_mean_field(model, law, [1.0], resolution=given).modes(1.0, everywhere, few),)
+
+
+reference = solutions(law)
+sweeps = {
+    "nodes in position": ("f", [(n, field_alone(n)) for n in (5, 7, 9, 11)]),
+    "nodes from the source": ("  C", [(n, solutions(law, source_nodes=n)) for n in (7, 11, 15)]),
+    "Fourier modes": ("fAC", [(n, solutions(law, modes=n)) for n in (8, 11, 14)]),
+}
+figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), sharey=True, layout="constrained")
+for axis, (what, (names, runs)) in zip(axes, sweeps.items(), strict=True):
+    counts = np.array([n for n, _ in runs])
+    for i, name in enumerate(names):
+        if name == " ":
+            continue  # f and A do not depend on nodes from the source
+        colour, marker = {"f": (BLUE, "o"), "A": (ORANGE, "s"), "C": (GREEN, "^")}[name]
+        errors = np.array(
+            [float(jnp.abs(run[i] - reference[i]).max() / jnp.abs(reference[i]).max()) for _, run in runs]
+        )
+        rate, level = np.polyfit(counts, np.log10(errors), 1)
+        axis.semilogy(counts, errors, marker, color=colour)
+        axis.semilogy(
+            counts, 10 ** (level + rate * counts), color=colour, label=f"{name}: $10^{{{rate:.2f}}}$ for each"
+        )
     axis.set(xlabel=f"number of {what}")
     axis.legend()
-axes[0].set_ylabel("largest error of $\\hat f(1, \\sigma, n)$, $n \\leq 6$")
+axes[0].set_ylabel("largest error over largest value, t = 1")
 plt.show()
+
+# %% [markdown]
+# At the default sizes both the smooth law and the codewords of below are converged: against finer nodes, more modes and
+# tighter steps they change by
+
+# %%
+words = jk.CodewordPrompts(lambda s: [0.4 - 0.2 * s, 0.3, 0.2 - 0.1 * s, 0.1 + 0.3 * s])
+tight = jk.Solve(rtol=1e-13, atol=1e-13)
+for name, some in (("smooth", law), ("codewords", words)):
+    coarse, fine = solutions(some), solutions(some, 49, 57, 96, tight)
+    changes = [float(jnp.abs(c - f).max() / jnp.abs(f).max()) for c, f in zip(coarse, fine, strict=True)]
+    print(f"{name:>10}: " + ", ".join(f"{part} {x:.0e}" for part, x in zip("fAC", changes, strict=True)))
 
 # %% [markdown]
 # ## Uniform over codewords, or over the circle
 #
 # Uniform prompts of M codewords are at rest as those on the circle are, but carry the modes $n = 0$ mod $M$. Their
-# retrieval differs from (1.21), in closed form. More words alone do not close the gap: the decoder sharpens with
-# M, and its modes near $n = M$ look to codewords like those near $n = 0$.
+# retrieval differs from (1.21), in closed form (lines) and by the solver of any law (points). More words alone do not
+# close the gap: the decoder sharpens with M, and its modes near $n = M$ look to codewords like those near $n = 0$.
+# Few words remember ever less as beta grows: tokens that rest on one word hold each other there.
 
 # %%
 betas = jnp.linspace(0.1, 4, 40)
@@ -129,13 +158,19 @@ for vocabulary, colour, line in ((3, BLUE, "-"), (4, ORANGE, "--"), (8, GREEN, "
 
     def compare(beta, vocabulary=vocabulary):
         sharp = jk.CausalAttention(jk.ExpCosine(beta, n_modes=32), model.positions)
-        arguments = jnp.asarray(0.5), vocabulary, jnp.asarray(0.3)
-        return uniform_codeword_correction(sharp, *arguments), jk.retrieval_profile(
-            sharp, 0.5, vocabulary, jnp.array([0.3])
-        ).values[0]
+        codewords = jk.uniform_codeword_correction(sharp, 0.5, vocabulary, 0.3)
+        return codewords / jk.retrieval_profile(sharp, 0.5, vocabulary, jnp.array([0.3])).values[0]
 
-    codewords, circle = jax.jit(jax.vmap(compare))(betas)
-    axis.plot(betas, codewords / circle, color=colour, ls=line, label=f"M = {vocabulary}")
+    found = jax.jit(jax.vmap(compare))(betas)
+    axis.plot(betas, found, color=colour, ls=line, label=f"M = {vocabulary}")
+    shown = [f"{float(jnp.interp(b, betas, found)):.3f}" for b in (0.1, 1, 2, 4)]
+    print(f"M = {vocabulary:>2}: codewords / circle at beta = 0.1, 1, 2, 4: {', '.join(shown)}")
+    for beta in (0.5, 2.0, 3.5) if vocabulary <= 8 else ():
+        sharp = jk.CausalAttention(jk.ExpCosine(beta), model.positions)
+        even = jk.CodewordPrompts(np.full(vocabulary, 1 / vocabulary))
+        solved = jk.retrieval_profile(sharp, 0.5, vocabulary, [0.3], prompts=even).values[0]
+        circle = jk.retrieval_profile(sharp, 0.5, vocabulary, [0.3]).values[0]
+        axis.plot(beta, solved / circle, "o", color=colour, mfc="white")
 axis.axhline(1, color="0.7", lw=0.8)
 axis.set(xlabel="sharpness of attention $\\beta$")
 axis.set_ylabel("retrieval, codewords / circle, t = 0.5, $\\sigma_0$ = 0.3")
@@ -156,7 +191,6 @@ def probabilities(s):
     return jnp.array([0.4, 0.3, 0.2, 0.1]) + s * jnp.array([-0.2, 0.0, -0.1, 0.3])
 
 
-words = jk.CodewordPrompts(probabilities)
 limit = solve_mean_field(model, words, [1.0])
 steps = jk.Solve(solver=diffrax.Tsit5(), step=0.1)
 
@@ -179,7 +213,7 @@ def fit(sizes, values, errors):
 nodes, gauss = np.polynomial.legendre.leggauss(16)
 positions = jnp.asarray((nodes + 1) / 2)
 exact = jnp.sum(jnp.asarray(gauss / 2) * positions * limit.modes(1.0, positions)[:, 0])
-measure_sizes, measure, measure_error = np.array([64, 256, 1024]), [], []
+measure_sizes, measure, measure_error = np.array([64, 512, 4096]), [], []
 for n_tokens in measure_sizes:
     _, angles = ends(int(n_tokens), 128)
     j = jnp.arange(1, n_tokens + 1) / n_tokens
@@ -188,13 +222,13 @@ for n_tokens in measure_sizes:
     measure_error.append(float(jnp.std(squares) / np.sqrt(128) / (2 * measure[-1])))
 
 atoms = limit.characteristics(1.0, 1.0)
-token_sizes, token, token_error = np.array([16, 32, 64, 128]), [], []
+token_sizes, token, token_error = np.array([16, 64, 256]), [], []
 for n_tokens in token_sizes:
-    start, angles = ends(int(n_tokens), 2048)
+    start, angles = ends(int(n_tokens), 4096)
     coupled = atoms[jnp.round(start[:, -1] / (jnp.pi / 2)).astype(int) % 4]
     values = jnp.exp(-4j * angles[:, -1]) - jnp.exp(-4j * coupled)
     token.append(float(jnp.abs(jnp.mean(values))))
-    token_error.append(float(jnp.std(values)) / 2048**0.5)
+    token_error.append(float(jnp.std(values)) / 4096**0.5)
 
 figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
 for sizes, values, errors, colour, marker, name in (
@@ -212,10 +246,11 @@ plt.show()
 # %% [markdown]
 # ## Lemma 3.1: sensitivities and covariances
 #
-# (3.5): what moving token k does to token i is of order $1/i$ and grows slowly with $\\log(i / k)$; for uniform prompts
-# the limit predicts its root mean square, $\\sqrt{2 \\sum_n g_{a_n}^2} / N$. (3.3): covariances at a fixed ratio $i / j$
-# fall as $1/i$. Their noise is kept at the order of the signal by running all four words of token j, and by
-# subtracting from token i the characteristic of the limit. Both for the codewords of above, i = N.
+# (3.5): what moving token k does to token i is of order $1/i$ and grows slowly with $\log(i / k)$; for uniform prompts
+# the limit predicts its root mean square, $\sqrt{2 \sum_n g_{a_n}^2} / N$. (3.3): covariances of the codewords of above
+# fall as $1/i$ at a fixed ratio $i / j$, and at fixed i grow slowly with $\log(i / j)$. Their noise is kept at the order
+# of the signal by running all four words of token j, and by subtracting from token i the characteristic of the limit.
+# i = N throughout.
 
 
 # %%
@@ -229,9 +264,11 @@ def sensitivities(n_tokens, n_prompts):
     return np.asarray(root), np.asarray(jnp.std(squares, axis=0) / jnp.sqrt(n_prompts) / (2 * root))
 
 
-def covariances(n_tokens, n_prompts):
-    j, choices = n_tokens // 4 - 1, words.codewords
-    p, n = probabilities((j + 1) / n_tokens), jnp.arange(1, 5)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def conditional_means(n_tokens, n_prompts, j):
+    """Of every prompt over the words of token j (from 0): covariances, and means of either token."""
+    choices, n = words.codewords, jnp.arange(1, 5)
+    p = probabilities((j + 1) / n_tokens)
 
     def one(prompt):
         start = words.sample(jax.random.fold_in(jax.random.key(n_tokens), prompt), n_tokens)
@@ -242,7 +279,11 @@ def covariances(n_tokens, n_prompts):
         centred = p[:, None] * (last - p @ last)
         return (now @ centred)[0], p @ last[:, 0], p @ now, before @ centred
 
-    given, last, now, before = jax.jit(lambda q: jax.lax.map(one, q, batch_size=32))(jnp.arange(n_prompts))
+    return jax.lax.map(one, jnp.arange(n_prompts), batch_size=32)
+
+
+def covariances(n_tokens, n_prompts, ratio=4):
+    given, last, now, before = conditional_means(n_tokens, n_prompts, jnp.asarray(n_tokens // ratio - 1))
     both = jnp.real(given + (last - last.mean()) * (now - now.mean()))
     spread = jnp.sqrt(jnp.var(before.real, axis=0) + jnp.var(before.imag, axis=0))
     return tuple(
@@ -255,8 +296,10 @@ token_sizes = np.array([32, 64, 128])
 roots = [sensitivities(int(n), 256) for n in token_sizes]
 pair_sizes = np.array([16, 32, 64, 128])
 pairs = [covariances(int(n), 1024) for n in pair_sizes]
+ratios = np.array([2, 4, 8, 16, 32, 64])
+apart = [covariances(128, 1024, int(r)) for r in ratios]
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
 quarter = [[part[n // 4 - 1] for part in root] for n, root in zip(token_sizes, roots, strict=True)]
 for sizes, (values, errors), colour, marker, name in (
     (token_sizes, zip(*quarter, strict=True), BLUE, "o", "sensitivity at k = i / 4"),
@@ -281,12 +324,26 @@ axes[1].errorbar(
 axes[1].plot(ratio, jnp.sqrt(2 * jnp.sum(g**2, axis=1)), color=BLACK, label="the limit, (1.23)")
 axes[1].set(xscale="log", xlabel="$i / k$", ylabel="$i$ times the root mean square sensitivity")
 axes[1].legend()
+
+axes[2].errorbar(
+    ratios, [128 * a[0] for a in apart], yerr=[128 * a[1] for a in apart], color=ORANGE, fmt="s", capsize=3,
+    label="both at t = 1",
+)  # fmt: skip
+axes[2].errorbar(
+    ratios, [128 * a[2][0].real for a in apart], yerr=[128 * a[3][0] for a in apart], color=GREEN, fmt="^", capsize=3,
+    label="token j at 0",
+)  # fmt: skip
+smooth_ratios = np.geomspace(1.9, 70, 24)
+between = solve_correlations(model, words, [1.0], 1 / smooth_ratios).cross(1.0, 1.0, 1)[:, 0].real
+axes[2].plot(smooth_ratios, between, color=BLACK, label="the limit, (1.18)")
+axes[2].set(xscale="log", xlabel="$i / j$", ylabel="$i$ times the covariance, i = 128", ylim=(0, None))
+axes[2].legend()
 plt.show()
 
 # %% [markdown]
-# ## Theorem 1.2: covariances approach $\\hat C / N$
+# ## Theorem 1.2: covariances approach $\hat C / N$
 #
-# The same prompts against the initial angle of token j: N times the covariance is $\\hat C(1, 1, n; 1/4)$ and a
+# The same prompts against the initial angle of token j: N times the covariance is $\hat C(1, 1, n; 1/4)$ and a
 # correction of order $1/N$, largest in mode 4.
 
 # %%
@@ -311,6 +368,46 @@ for mode, colour, marker in zip(range(4), (BLUE, ORANGE, GREEN, BLACK), "os^D", 
     axis.plot([0, 1 / 16], [1, 1 + line / 16], color=colour, lw=1)
 axis.set(xlabel="1 / N", ylabel="N Re Cov / Re $\\hat C$", xlim=(0, 0.066))
 axis.legend()
+plt.show()
+
+# %% [markdown]
+# The same by drawing one token again, which serves every law: with $\theta_i$ drawn anew and both prompts run,
+# Cov(X, φ) is half the mean of (X - X')(φ - φ'), whose noise is of the order of the signal. Here for both laws at
+# N = 64 and 256, source 0.3125, all readings against $e^{i\theta}$ of the source.
+
+# %%
+
+
+def redrawn(law, n_tokens, n_prompts):
+    i, n = round(0.3125 * n_tokens) - 1, jnp.arange(1, 5)
+
+    def one(p):
+        first, second = jax.random.split(jax.random.fold_in(jax.random.key(n_tokens), p))
+        start, other = law.sample(first, n_tokens), law.sample(second, n_tokens)[i]
+        both = jnp.stack([start, start.at[i].set(other)])
+        last = jax.vmap(lambda theta: jk.simulate(model, theta, [1.0], steps).angles[0, -1])(both)
+        moved = jnp.exp(-1j * n * last[0]) - jnp.exp(-1j * n * last[1])
+        return n_tokens * moved * (jnp.exp(1j * start[i]) - jnp.exp(1j * other)) / 2
+
+    values = jax.jit(lambda p: jax.lax.map(one, p, batch_size=32))(jnp.arange(n_prompts))
+    spread = jnp.sqrt(jnp.var(values.real, axis=0))
+    return np.asarray(jnp.mean(values, axis=0).real), np.asarray(spread) / n_prompts**0.5
+
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+for axis, (name, some) in zip(axes, (("smooth law", law), ("codewords", words)), strict=True):
+    exact = np.asarray(solve_correlations(model, some, [1.0], 0.3125).cross(1.0, 1.0, 4)).real
+    axis.bar(np.arange(1, 5), exact, color="0.85", edgecolor="0.4", label="the limit, (1.18)")
+    for n_tokens, shift, colour, marker in ((64, -0.12, BLUE, "o"), (256, 0.12, ORANGE, "s")):
+        values, errors = redrawn(some, n_tokens, 4096)
+        axis.errorbar(
+            np.arange(1, 5) + shift, values, yerr=1.96 * errors, color=colour, fmt=marker, capsize=3,
+            label=f"N = {n_tokens}, 95 %",
+        )  # fmt: skip
+    axis.axhline(0, color="0.4", lw=0.8)
+    axis.set(xlabel="mode n of the reader", xticks=range(1, 5), title=name)
+axes[0].set_ylabel("N Re Cov$(e^{-in\\theta_N(1)}, e^{i\\theta_i(0)})$")
+axes[1].legend()
 plt.show()
 
 # %% [markdown]

@@ -1,6 +1,7 @@
 """Execute the notebooks from their percent scripts, and check that the paired .ipynb files are up to date.
 
 python scripts/run_notebooks.py             # all of them
+python scripts/run_notebooks.py 02 04       # those whose names begin so
 python scripts/run_notebooks.py --write     # also write the paired .ipynb, without output
 """
 
@@ -24,9 +25,10 @@ def cells(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
 def main() -> None:
     """Run each notebook in a kernel of its own; the first error ends the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=[""], help="beginnings of the names to run")
     parser.add_argument("--write", action="store_true", help="write the paired .ipynb files")
     arguments = parser.parse_args()
-    for script in sorted(FOLDER.glob("*.py")):
+    for script in sorted(s for s in FOLDER.glob("*.py") if s.name.startswith(tuple(arguments.names))):
         notebook = jupytext.read(script)
         paired = script.with_suffix(".ipynb")
         if arguments.write:

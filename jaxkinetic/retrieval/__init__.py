@@ -2,7 +2,7 @@
 
 from jaxkinetic.retrieval.decoder import decode, hard_accuracy, soft_accuracy, soft_accuracy_fourier
 from jaxkinetic.retrieval.estimate import ProfileEstimate, estimate_profile
-from jaxkinetic.retrieval.law_profile import RetrievalProfile, law_profile
+from jaxkinetic.retrieval.law_profile import RetrievalProfile, law_profile, uniform_codeword_correction
 from jaxkinetic.retrieval.profile import UShape, retrieval_profile, u_shape
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "soft_accuracy",
     "soft_accuracy_fourier",
     "u_shape",
+    "uniform_codeword_correction",
 ]

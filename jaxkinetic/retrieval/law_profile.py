@@ -23,8 +23,10 @@ from jaxkinetic._types import (
     Scalar,
     as_float,
     check_at_least,
+    check_positions,
     check_scalar,
     check_times,
+    check_type,
 )
 from jaxkinetic.integrate import Solve
 from jaxkinetic.limit import closed_form
@@ -127,7 +129,7 @@ def law_profile(
     return RetrievalProfile(sources, chance, values, vocab_size)
 
 
-def uniform_codeword_correction(model: CausalAttention, time: Scalar, vocab_size: int, source: Scalar) -> Scalar:
+def uniform_codeword_correction(model: CausalAttention, time: Any, vocab_size: int, source: Any) -> Scalar:
     """The retrieval S_t(sigma_0) of tokens uniform over the M codewords themselves, in closed form.
 
     The law is at rest, but as a sum of atoms it carries the modes n = 0 mod M. With b_r = sum n^2 w^(n) and
@@ -142,7 +144,17 @@ def uniform_codeword_correction(model: CausalAttention, time: Scalar, vocab_size
         time: depth t >= 0.
         vocab_size: vocabulary size M >= 2, of the law and of the decoder.
         source: source position sigma_0 in (0, 1].
+
+    Raises:
+        ValueError: on t < 0, M < 2, a position outside (0, 1], or weights other than ALiBi.
     """
+    check_type("model", model, CausalAttention)
+    check_at_least("vocab_size", vocab_size, 2)
+    for name, value in (("time", time), ("source", source)):
+        check_scalar(name, value)
+    check_times("time", time)
+    check_positions("source", source)
+    time, source = as_float(time), as_float(source)
     n_modes = closed_form.needed_modes(vocab_size)
     weights = closed_form.mode_weights(vocab_size, n_modes)
     coefficients = model.kernel.coefficients()
