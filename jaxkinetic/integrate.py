@@ -129,6 +129,13 @@ def integrate(
     return Solution(times, solution.ys, solution.stats, solution.result)
 
 
+def reason(error: BaseException) -> str:
+    """What a failed solve says, in one line: less the stack and the hints for programmers that come with it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line.partition("EquinoxRuntimeError: ")[2] for line in lines if "EquinoxRuntimeError: " in line]
+    return (told or lines or [type(error).__name__])[0]
+
+
 def constant_steps(step: float | Scalar) -> Solve:
     """Options for ensembles: steps of one length, which may be traced, by a scheme of fifth order."""
     return Solve(solver=diffrax.Tsit5(), step=step, max_steps=CONSTANT_STEPS)

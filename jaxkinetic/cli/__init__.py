@@ -4,6 +4,7 @@ import sys
 
 import tyro
 
+from jaxkinetic.cli.common import explain
 from jaxkinetic.cli.design import design
 from jaxkinetic.cli.estimate import estimate
 from jaxkinetic.cli.fit import fit
@@ -29,6 +30,11 @@ def main() -> None:
         )
     except (ValueError, OSError, ImportError) as error:
         sys.exit(_fail(str(error)))
+    except (RuntimeError, AssertionError) as error:
+        message = explain(error)
+        if message is None:
+            raise
+        sys.exit(_fail(message))
 
 
 def _fail(message: str) -> int:

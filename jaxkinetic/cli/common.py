@@ -38,6 +38,22 @@ def configure() -> None:
     matplotlib.use("Agg")
 
 
+def explain(error: Exception) -> str | None:
+    """One line for a solver that failed, or for a missing device; None for what is a fault of the program."""
+    import jax
+
+    from jaxkinetic.integrate import reason
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as missing:
+        wanted = os.environ.get("JAX_PLATFORMS")
+        asked = f"JAX_PLATFORMS is {wanted!r}. " if wanted else ""
+        why = f"{reason(missing)} " if str(missing) else ""
+        return f"There is no device: {asked}{why}Leave JAX_PLATFORMS out, or install jax for that device."
+    return reason(error) if isinstance(error, RuntimeError) else None
+
+
 def check_folder(path: Path) -> None:
     """Refuse a folder that cannot be made or written, before anything is computed; nothing is made yet."""
     nearest = next(p for p in (path, *path.absolute().parents) if p.exists() or p.is_symlink())

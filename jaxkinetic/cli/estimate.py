@@ -1,5 +1,7 @@
 """`jaxkinetic estimate`: the profile of finite prompts, from particles, with error bars."""
 
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +24,9 @@ from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
 from jaxkinetic.cli.law_file import read_settings
 from jaxkinetic.law_table import LAWS, build_law
 
+# Of the limit's solver: more take longer than a line in a picture is worth.
+_MOST_STEPS = 1024
+
 
 def estimate(
     beta: Beta = 1.0,
@@ -37,9 +42,14 @@ def estimate(
     control_variate: Annotated[bool, tyro.conf.arg(help="Subtract the limit's prediction.")] = True,
     accuracy: Annotated[Literal["soft", "hard"], tyro.conf.arg(help="Decoder: (1.5) or (1.4).")] = "soft",
     sources: Annotated[
-        tuple[float, ...],
-        tyro.conf.arg(metavar="SIGMA ...", help="Source positions in (0, 1); all, or 9 where each costs."),
+        tuple[float, ...] | Literal["all"],
+        tyro.conf.arg(
+            metavar="SIGMA ...|all", help="Source positions in (0, 1); if none all, or 9 where each costs."
+        ),
     ] = (),
+    joint: Annotated[
+        bool, tyro.conf.arg(help="Also the band that holds the whole curve at once, with 95 %.")
+    ] = False,
     law: Annotated[
         Literal["uniform", "smooth", "codewords"], tyro.conf.arg(help="Prompt law by name; any other by --config.")
     ] = "uniform",
@@ -66,23 +76,23 @@ def estimate(
     import matplotlib.pyplot as plt
     import numpy as np
 
-    from jaxkinetic import ALiBi, CausalAttention, ExpCosine, estimate_profile, plotting, retrieval_profile
+    from jaxkinetic import ALiBi, CausalAttention, ExpCosine, estimate_profile, plotting
 
     writes = start(hosts)
     model = CausalAttention(ExpCosine(beta), ALiBi(lam))
     prompts = build_law(table)
-    found = estimate_profile(
-        model, time, vocab_size, n_tokens, n_prompts, jax.random.key(seed), prompts, estimator=estimator,
-        control_variate=None if control_variate else False, sources=sources or None, accuracy=accuracy,
-        progress=writes,
-    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        found = estimate_profile(
+            model, time, vocab_size, n_tokens, n_prompts, jax.random.key(seed), prompts, estimator=estimator,
+            control_variate=None if control_variate else False, sources=sources or None, accuracy=accuracy,
+            joint=joint, progress=writes,
+        )  # fmt: skip
     if not writes:
         return
-    limit = (
-        None
-        if accuracy == "hard"
-        else np.asarray(retrieval_profile(model, time, vocab_size, found.sources, prompts).values)
-    )
+    for warning in told:
+        print(f"jaxkinetic: warning: {warning.message}", file=sys.stderr)
+    limit, missing = (None, None) if accuracy == "hard" else _limit(model, prompts, time, vocab_size, found.sources)
     lines = [
         f"estimator   {found.estimator}{', control variate' if found.control_variate else ''}, {found.accuracy} "
         f"accuracy, {found.n_prompts} prompts of {found.n_tokens} tokens",
@@ -96,6 +106,8 @@ def estimate(
         lines.append(
             f"limit       S_N differs from S_t by {np.median(distance):.2g} (median), {distance.max():.2g} (most)"
         )
+    if missing is not None:
+        lines.append(f"limit       not available: {missing}")
     say("\n".join(lines), json)
     figure, ax = plt.subplots(figsize=(5.6, 4), layout="constrained")
     plotting.plot_estimate(found, ax)
@@ -113,8 +125,31 @@ def estimate(
         "control_variate": found.control_variate, "accuracy": accuracy, "n_steps": found.n_steps,
         "step_error": found.step_error, "sources": found.sources.tolist(), "values": found.values.tolist(),
         "standard_error": found.standard_error.tolist(),
+        "limit": None if limit is None else limit.tolist(),
+        "simultaneous_error": found.simultaneous_error().tolist() if joint else None,
     }  # fmt: skip
     write_json(record, json)
+
+
+def _limit(model: Any, prompts: Any, time: float, vocab_size: int, sources: Any) -> tuple[Any, str | None]:
+    """S_t at the sources, or why it is not to be had: it comes after the particles, which must not be lost."""
+    import numpy as np
+
+    from jaxkinetic.integrate import Solve, reason
+    from jaxkinetic.model import UniformPrompts
+    from jaxkinetic.retrieval import law_profile, retrieval_profile
+
+    try:
+        if isinstance(prompts, UniformPrompts):
+            values = retrieval_profile(model, time, vocab_size, sources).values
+        else:
+            options = Solve(rtol=1e-12, atol=1e-12, max_steps=_MOST_STEPS)
+            values = law_profile(model, prompts, time, vocab_size, sources, options=options).values
+    except RuntimeError as error:
+        return None, reason(error)
+    if not np.all(np.isfinite(values)):
+        return None, "its values are not finite."
+    return np.asarray(values), None
 
 
 def _law_of(config: Path) -> Any:

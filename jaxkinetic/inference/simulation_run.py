@@ -58,13 +58,14 @@ class Settings:
     learning_rate: float
     memory: float
 
-    def ensemble(self, u: Float[np.ndarray, "2"]) -> ProfileEnsemble:
-        """The profile's ensemble at coordinates u, with the control there."""
+    def ensemble(self, u: Float[np.ndarray, "2"], control_variate: bool | None = None) -> ProfileEnsemble:
+        """The profile's ensemble at coordinates u, with the control there, if there is one."""
         beta, lam = parameters(u)
         model = self.build(jnp.asarray(beta), jnp.asarray(lam))
         return prepare_profile(
-            model, self.time, self.vocab_size, self.n_tokens, self.law, self.estimator, sources=self.sources
-        )
+            model, self.time, self.vocab_size, self.n_tokens, self.law, self.estimator, control_variate,
+            sources=self.sources,
+        )  # fmt: skip
 
     def digest(self, n_steps: int, start: Float[np.ndarray, "2"]) -> str:
         """Fingerprint of all that the bits of the result depend on; of functions, their values."""
@@ -178,7 +179,7 @@ class Run:
         stencil = None
         if self.has_control:
             shifts = SPACING * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
-            controls = [self.settings.ensemble(center + shift).problem.control for shift in shifts]
+            controls = [self.settings.ensemble(center + shift, True).problem.control for shift in shifts]
             stencil = jax.tree.map(lambda *leaves: jnp.stack(leaves), *controls)
         return SimulatedShape(self.problem, stencil, jnp.asarray(center), self.settings.build, self.estimator)
 

@@ -195,13 +195,17 @@ class ClusterPrompts(PromptLaw):
         stretch = (jnp.arange(1, n_tokens + 1) * self.centers.size - 1) // n_tokens
         return self.centers[stretch] + self.width * jax.random.normal(key, (n_tokens,))
 
-    def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
-        """Modes e^{-i n c(sigma) - n^2 width^2 / 2} of the wrapped normal law."""
-        n = jnp.arange(1, n_modes + 1)
+    def center(self, sigma: Float[Array, ""]) -> Scalar:
+        """Centre c(sigma) of the stretch that holds position sigma, radians."""
         # C j / N may come out a rounding above an integer.
         shrink = 1 - 4 * jnp.finfo(jnp.result_type(sigma, float)).eps
         stretch = jnp.clip(jnp.ceil(sigma * self.centers.size * shrink).astype(int) - 1, 0, self.centers.size - 1)
-        return jnp.exp(-1j * n * self.centers[stretch] - (n * self.width) ** 2 / 2)
+        return self.centers[stretch]
+
+    def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
+        """Modes e^{-i n c(sigma) - n^2 width^2 / 2} of the wrapped normal law."""
+        n = jnp.arange(1, n_modes + 1)
+        return jnp.exp(-1j * n * self.center(sigma) - (n * self.width) ** 2 / 2)
 
 
 class _Constant(eqx.Module):

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
-from jaxkinetic._types import PRNGKeyArray, check_at_least
+from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
 
 BLOCK = 32
 _ROUND = 32
@@ -113,6 +113,7 @@ def run_ensemble(
         ValueError: on fewer than one prompt, a first prompt within a block, or no devices.
     """
     check_at_least("n_prompts", n_prompts, 1)
+    check_positive("memory", memory)
     check_first(first)
     chosen = local_devices(devices)
     begin, end = first // BLOCK, -(-(first + n_prompts) // BLOCK)

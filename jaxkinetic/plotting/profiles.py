@@ -42,10 +42,20 @@ def plot_profile(
 
 
 def plot_estimate(estimate: ProfileEstimate, ax: Axes | None = None, colour: str = COLOURS[0]) -> Axes:
-    """Draw S_N(sigma_0) from particles: points with 95 % error bars, or a line with its band if many."""
+    """Draw S_N(sigma_0) from particles: points with 95 % error bars, or a line with its band if many.
+
+    A joint estimate also has the band that holds all its sources at once.
+    """
     ax = ax or plt.gca()
     reach = 1.96 * estimate.standard_error
     label = f"N = {estimate.n_tokens}, {estimate.n_prompts} prompts (95 %)"
+    outer = reach
+    if estimate.is_joint and estimate.n_prompts > 1:
+        outer = estimate.simultaneous_error()
+        ax.fill_between(
+            estimate.sources, estimate.values - outer, estimate.values + outer, color=colour, alpha=0.15, lw=0,
+            label="95 % for the whole curve",
+        )  # fmt: skip
     if estimate.sources.size <= _FEW_POINTS:
         ax.errorbar(
             estimate.sources,
@@ -65,7 +75,7 @@ def plot_estimate(estimate: ProfileEstimate, ax: Axes | None = None, colour: str
     # The first tokens are far above the rest: the view is that of the others.
     inner = estimate.sources > _START
     if inner.any():
-        low, high = (estimate.values - reach)[inner].min(), (estimate.values + reach)[inner].max()
+        low, high = (estimate.values - outer)[inner].min(), (estimate.values + outer)[inner].max()
         ax.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     ax.set_xlim(0, 1)
     ax.set_xlabel(r"position of the source, $\sigma_0$")

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Shaped
 
 from jaxkinetic._types import Scalar
+from jaxkinetic.integrate import Solve
 from jaxkinetic.limit import Resolution, closed_form, solve_correlations
 from jaxkinetic.limit.flow import CharacteristicFlow
 from jaxkinetic.limit.iterated_kernels import iterated_kernels, smallest_source
@@ -28,6 +29,10 @@ _OBSERVABLES = 10
 # A rough prediction is a less sharp estimate, not a wrong one.
 _CONTROL_TOLERANCE = 1e-2
 _QUADRATURE = 256
+# Smooth, so that the quadrature stays exact: a density that touches zero would leave a pole.
+_FLOOR = 1e-2
+_SOLVE_TOLERANCE = 1e-8
+_MOST_STEPS = 256
 SIZE = Resolution(33, source_nodes=33, modes=32, tolerance=1e-6)
 
 
@@ -124,17 +129,21 @@ class CharacteristicControl(Control):
         """Fourier series in y over the law there."""
         order = jnp.arange(1, self.response.shape[1] + 1, dtype=y.dtype)
         waves = jnp.exp(-1j * order[None, :] * y[:, None])
-        return jnp.real(jnp.sum(waves * self._at(self.response, x), axis=1)) / self._law(y)
+        return jnp.real(jnp.sum(waves * self._at(self.response, x), axis=1)) * self._inverse_law(y)
 
     def _at(self, table, x):
         if self.is_atomic:
             return table[..., self._word(x)]
         return table @ self._waves(x)
 
-    def _law(self, y):
+    def _inverse_law(self, y):
+        """One over the source's law, which is where no source is, or next to none, taken back to zero."""
         if self.is_atomic:
-            return jnp.take_along_axis(self.source_modes, self._word(y)[:, None], axis=1)[:, 0]
-        return jnp.real(jnp.sum(self.source_modes * jax.vmap(self._waves)(y), axis=1))
+            law = jnp.take_along_axis(self.source_modes, self._word(y)[:, None], axis=1)[:, 0]
+            present = law > jnp.finfo(law.dtype).eps
+            return jnp.where(present, 1 / jnp.where(present, law, 1), 0)
+        law = jnp.real(jnp.sum(self.source_modes * jax.vmap(self._waves)(y), axis=1))
+        return law / (law**2 + _FLOOR**2)
 
     def _word(self, angle):
         size = self.angles.shape[0]
@@ -178,14 +187,29 @@ def uniform_control(model: CausalAttention, time: Scalar, sigma: Float[Array, " 
     return UniformControl(jax.vmap(at)(sigma))
 
 
-def law_control(model: CausalAttention, law: PromptLaw, time: Any, sigma: Float[Array, " source"]) -> Control:
-    """Solve the limit of any smooth or codeword law for its prediction."""
+def law_control(
+    model: CausalAttention, law: PromptLaw, time: Any, sigma: Float[Array, " source"], vocab_size: int = 8
+) -> Control:
+    """Solve the limit of any smooth or codeword law for its prediction.
+
+    Args:
+        model: kernel and ALiBi weights.
+        law: law of the initial tokens.
+        time: depth t.
+        sigma: positions of the sources, (S,).
+        vocab_size: vocabulary size M of the decoder, whose narrow window sets the angles for quadrature.
+
+    Raises:
+        RuntimeError: if the limit is not resolved, or takes more steps than a rough prediction is worth.
+    """
     observables = _OBSERVABLES
     if isinstance(law, CodewordPrompts):
         observables = law.vocab_size - 1
+    tolerance = _SOLVE_TOLERANCE if jnp.finfo(sigma.dtype).bits >= 64 else None
     found = solve_correlations(
-        model, law, [time], sigma, tuple(range(1, observables + 1)), method="characteristics", resolution=SIZE
-    )
+        model, law, [time], sigma, tuple(range(1, observables + 1)), method="characteristics", resolution=SIZE,
+        options=Solve(rtol=tolerance, atol=tolerance, max_steps=_MOST_STEPS),
+    )  # fmt: skip
     flow, equation = found.field.flow, found.linearization
     assert isinstance(flow, CharacteristicFlow)
     assert isinstance(equation, CharacteristicLinearization)
@@ -200,14 +224,15 @@ def law_control(model: CausalAttention, law: PromptLaw, time: Any, sigma: Float[
         return CharacteristicControl(drift, xi / flow.labels.size, flow.labels, reader, source, source, True)
     # As many modes as there are labels; the law itself has at most half as many.
     size = flow.labels.size
-    theta = jnp.asarray(2 * np.pi * np.arange(_QUADRATURE) / _QUADRATURE, sigma.dtype)
+    n_angles = max(_QUADRATURE, 4 * vocab_size)
+    theta = jnp.asarray(2 * np.pi * np.arange(n_angles) / n_angles, sigma.dtype)
     n = jnp.arange(1, size // 2, dtype=sigma.dtype)
 
     def density(s, angles):
         return 1 + 2 * jnp.real(jnp.exp(1j * jnp.outer(angles, n)) @ law.fourier(s, size // 2 - 1))
 
     def weights(s):
-        return density(s, theta) / _QUADRATURE
+        return density(s, theta) / n_angles
 
     modes = jax.vmap(lambda s: jnp.fft.fft(density(s, flow.labels)) / size)(sigma)
     drift, response = (jnp.fft.fft(table, axis=-1) / size for table in (drift, 2 * xi))

@@ -1,45 +1,41 @@
 """The retrieval profile of finite prompts, estimated from particles with standard errors."""
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from jaxkinetic._types import PRNGKeyArray, as_float, check_at_least, check_positive, check_scalar
-from jaxkinetic.integrate import CONSTANT_STEPS
-from jaxkinetic.model import (
-    ALiBi,
-    CausalAttention,
-    ClusterPrompts,
-    DensityPrompts,
-    PositionalWeights,
-    PromptLaw,
-    UniformPrompts,
+from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
+from jaxkinetic.model import CausalAttention, PromptLaw
+from jaxkinetic.particles.ensemble import BLOCK, Moments, check_first, local_devices
+from jaxkinetic.retrieval.band import simultaneous_factor
+from jaxkinetic.retrieval.profile_ensemble import (
+    Estimator,
+    ProfileEnsemble,
+    bytes_per_prompt,
+    choose_control,
+    choose_estimator,
+    prepare_profile,
+    source_tokens,
 )
-from jaxkinetic.particles.ensemble import (
-    BLOCK,
-    Moments,
-    batch_size,
-    check_first,
-    local_devices,
-    run_blocks,
-    run_ensemble,
-)
-from jaxkinetic.retrieval.control import Control, law_control, uniform_control
-from jaxkinetic.retrieval.estimators import ESTIMATORS, Problem
-from jaxkinetic.retrieval.source_law import tabulate_source
+from jaxkinetic.retrieval.steps import check_steps, choose_steps, settle_ensemble
 from jaxkinetic.retrieval.window import Accuracy, level
 
-Estimator = Literal["auto", "naive", "glauber", "adjoint"]
-_FEW = 9
-_BIAS = 0.02
-_FIRST_STEPS = 4
+__all__ = [
+    "Estimator",
+    "ProfileEnsemble",
+    "ProfileEstimate",
+    "bytes_per_prompt",
+    "check_steps",
+    "choose_control",
+    "choose_estimator",
+    "choose_steps",
+    "estimate_profile",
+    "prepare_profile",
+    "source_tokens",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +71,21 @@ class ProfileEstimate:
     moments: Moments = dataclasses.field(repr=False)
 
     @property
+    def is_joint(self) -> bool:
+        """Whether the covariance between sources was kept."""
+        return self.moments.m2.ndim == 2
+
+    @property
     def covariance(self) -> Float[np.ndarray, "source source"]:
         """Joint covariance of the estimates, (S, S); estimate with ``joint=True``."""
         return self.moments.covariance
+
+    def simultaneous_error(self, level: float = 0.95) -> Float[np.ndarray, " source"]:
+        """Half-width of the band that holds the whole curve at once, (S,), which needs ``joint=True``.
+
+        P(|S_N - values| <= simultaneous_error at every source) = level
+        """
+        return simultaneous_factor(self.covariance, self.n_prompts, level) * self.standard_error
 
     def retrieval(self) -> Float[np.ndarray, " source"]:
         """The part of the accuracy that remembers the source, 2 c S_N / N: sqrt(2 pi) / (M N) S_N if soft."""
@@ -99,6 +107,7 @@ def estimate_profile(
     joint: bool = False,
     n_steps: int | None = None,
     first: int = 0,
+    onto: ProfileEstimate | None = None,
     memory: float = 2.0**30,
     devices: Sequence[Any] | None = None,
     progress: bool = False,
@@ -119,14 +128,17 @@ def estimate_profile(
         prompts: law of the initial tokens; uniform if None.
         estimator: "naive"; "glauber", for every law, one more run a source; "adjoint", for uniform tokens and
             positive densities, every source at once. "auto" takes adjoint where it is valid, else glauber.
-        control_variate: whether to subtract the limit's prediction; where there is one if None.
-        sources: positions sigma_0 in (0, 1), which become tokens ceil(N sigma_0) < N. If None all tokens before the
-            last for uniform prompts, and 9 of them, evenly spaced, for "glauber" and other laws.
+        control_variate: whether to subtract the limit's prediction; if None where there is one that sharpens the
+            estimate, with a warning where its equations are not resolved.
+        sources: positions sigma_0 in (0, 1), which become tokens ceil(N sigma_0) < N, or "all" tokens before the
+            last. If None all for uniform prompts, and 9 of them, evenly spaced, for "glauber" and other laws.
         accuracy: the decoder, "soft" (1.5) or "hard" (1.4).
-        joint: whether to keep the covariance between sources.
+        joint: whether to keep the covariance between sources, for `ProfileEstimate.simultaneous_error`.
         n_steps: constant steps to depth t; if None as many as keep their error below a fiftieth of the standard
             error, found on the first prompts.
-        first: index of the first prompt, a multiple of 32, to extend an earlier estimate.
+        first: index of the first prompt, a multiple of 32.
+        onto: an earlier estimate of the same profile with the same key, which becomes part of the result: the
+            prompts go on where it stopped, with its number of steps, and the result has the bits of one run of all.
         memory: memory budget in bytes on each device.
         devices: local devices to share prompts among; all if None.
         progress: whether to show prompts done, their rate and the time left, on a terminal.
@@ -135,215 +147,62 @@ def estimate_profile(
         The estimate, the same for any number of devices, processes and restarts.
 
     Raises:
-        ValueError: on t <= 0, M < 2, sources outside (0, 1) or more of them than tokens, or an estimator or a
-            control that the law or the decoder does not allow.
+        ValueError: on t <= 0, M < 2, sources outside (0, 1) or more of them than tokens, an estimator or a control
+            that the law or the decoder does not allow, or an earlier estimate of something else.
+        RuntimeError: if values are not finite, if constant steps do not resolve the way to t, or if a control was
+            asked for and its limit is not resolved.
+
+    Warns:
+        UserWarning: where the error of the steps is not well below the standard error, and where a control is left
+            out because its limit is not resolved; it says what helps.
     """
     check_at_least("n_prompts", n_prompts, 1)
+    check_positive("memory", memory)
     here = local_devices(devices)
     check_first(first)
     ensemble = prepare_profile(
         model, time, vocab_size, n_tokens, prompts, estimator, control_variate, sources, accuracy
     )
-    n_steps, step_error = choose_steps(ensemble, key, n_prompts, n_steps, first, memory, here)
-    moments = ensemble.run(n_steps, key, n_prompts, first, memory, here, joint=joint, progress=progress)
+    if onto is None:
+        ensemble, n_steps, step_error = settle_ensemble(ensemble, key, n_prompts, n_steps, first, memory, here)
+        moments = ensemble.run(n_steps, key, n_prompts, first, memory, here, joint=joint, progress=progress)
+    else:
+        if ensemble.may_drop_control and not onto.control_variate:
+            ensemble = ensemble.without_control()
+        _check_same(onto, ensemble, vocab_size, accuracy, joint, n_steps, first)
+        n_steps, step_error = onto.n_steps, onto.step_error
+        moments = ensemble.run(
+            n_steps, key, n_prompts, onto.n_prompts, memory, here, joint=joint, onto=onto.moments, progress=progress
+        )
     return ProfileEstimate(
         ensemble.sources, moments.mean, moments.standard_error, moments.count, n_tokens, vocab_size,
         accuracy, ensemble.estimator, ensemble.problem.control is not None, n_steps, step_error, moments,
     )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class ProfileEnsemble:
-    """An ensemble whose means are a retrieval profile: checked and tabulated, ready to run.
-
-    Attributes:
-        problem: what turns a key into values; its step is set when it runs.
-        estimator: "naive", "glauber" or "adjoint".
-        bytes_per_prompt: working memory of one prompt.
-    """
-
-    problem: Problem
-    estimator: Literal["naive", "glauber", "adjoint"]
-    bytes_per_prompt: float
-
-    @property
-    def sources(self) -> Float[np.ndarray, " source"]:
-        """Positions sigma_0 = i / N of the source tokens, (S,)."""
-        return (np.asarray(self.problem.tokens) + 1) / self.problem.n_tokens
-
-    def run(
-        self,
-        n_steps: int,
-        key: PRNGKeyArray,
-        n_prompts: int,
-        first: int,
-        memory: float,
-        devices: Sequence[Any],
-        **options: Any,
-    ) -> Moments:
-        """Moments of the values over prompts ``first``, ...; ``options`` as `run_ensemble` has them."""
-        return run_ensemble(
-            ESTIMATORS[self.estimator], _with_steps(self.problem, n_steps), key, n_prompts, first=first,
-            devices=devices, bytes_per_prompt=self.bytes_per_prompt, memory=memory, **options,
-        )  # fmt: skip
-
-    def pilot(
-        self, n_steps: int, key: PRNGKeyArray, first: int, memory: float, devices: Sequence[Any]
-    ) -> Float[np.ndarray, "prompt source"]:
-        """Values of each prompt of the block that starts at ``first``, on one device."""
-        batch = batch_size(self.bytes_per_prompt, memory)
-        problem = _with_steps(self.problem, n_steps)
-        (values,) = run_blocks(ESTIMATORS[self.estimator], problem, key, [first // BLOCK], devices[:1], batch)
-        return values.astype(np.float64)
-
-
-def prepare_profile(
-    model: CausalAttention,
-    time: Any,
-    vocab_size: int,
-    n_tokens: int,
-    prompts: PromptLaw | None = None,
-    estimator: Estimator = "auto",
-    control_variate: bool | None = None,
-    sources: Any = None,
-    accuracy: Accuracy = "soft",
-) -> ProfileEnsemble:
-    """Check what is to be estimated and tabulate what all its prompts share; arguments as `estimate_profile`."""
-    law = UniformPrompts() if prompts is None else prompts
-    check_scalar("time", time)
-    check_positive("time", time)
-    check_at_least("vocab_size", vocab_size, 2)
-    check_at_least("n_tokens", n_tokens, 2)
-    if accuracy not in ("soft", "hard"):
-        raise ValueError(f"Argument `accuracy` must be 'soft' or 'hard', but is {accuracy!r}.")
-    chosen = choose_estimator(law, estimator, accuracy)
-    tokens = source_tokens(sources, n_tokens, isinstance(law, UniformPrompts) and chosen != "glauber")
-    controlled = choose_control(control_variate, law, chosen, accuracy, model.positions)
-    dtype = model.positions.dtype
-    sigma = jnp.asarray((tokens + 1) / n_tokens, dtype)
-    depth = as_float(time).astype(dtype)
-    source = tabulate_source(law, sigma, vocab_size, accuracy, stein=chosen == "adjoint")
-    control = _control(model, law, depth, sigma, chosen, source) if controlled else None
-    problem = Problem(model, law, depth, depth, jnp.asarray(tokens), source, control, n_tokens)
-    return ProfileEnsemble(problem, chosen, bytes_per_prompt(model, n_tokens, tokens.size, chosen))
-
-
-def choose_estimator(law: PromptLaw, estimator: str, accuracy: str) -> Literal["naive", "glauber", "adjoint"]:
-    """The estimator to use; one that is not valid for the law is refused."""
-    if not isinstance(law, PromptLaw):
-        raise ValueError(f"Argument `prompts` must be a PromptLaw, but is {type(law).__name__}.")
-    valid = isinstance(law, UniformPrompts) or (isinstance(law, DensityPrompts) and accuracy == "soft")
-    if estimator == "auto":
-        return "adjoint" if valid else "glauber"
-    if estimator not in ESTIMATORS:
-        raise ValueError(
-            f"Argument `estimator` must be 'auto', 'naive', 'glauber' or 'adjoint', but is {estimator!r}."
-        )
-    if estimator == "adjoint" and not valid:
-        raise ValueError(
-            f"Argument `estimator` must not be 'adjoint' for {type(law).__name__} and {accuracy} accuracy: it "
-            "integrates by parts over the source's density, here with the soft decoder only. Use 'glauber'."
-        )
-    return estimator  # pyright: ignore[reportReturnType]
-
-
-def choose_control(
-    wanted: bool | None, law: PromptLaw, estimator: str, accuracy: str, positions: PositionalWeights | None = None
-) -> bool:
-    """Whether to subtract the limit's prediction, which exists unless told below."""
-    reason = None
-    if isinstance(law, ClusterPrompts):
-        reason = "ClusterPrompts has no limit that polynomials in sigma resolve"
-    elif estimator == "glauber" and accuracy == "hard":
-        reason = "the hard decoder has no slope to predict with"
-    elif not isinstance(positions, ALiBi | None) and not isinstance(law, UniformPrompts):
-        solved = f"the limit of {type(law).__name__} is solved for ALiBi weights"
-        reason = f"{solved}, not for {type(positions).__name__}"
-    if wanted and reason:
-        raise ValueError(f"Argument `control_variate` must be False here: {reason}.")
-    return reason is None if wanted is None else bool(wanted)
-
-
-def source_tokens(sources: Any, n_tokens: int, every_token: bool) -> Int[np.ndarray, " source"]:
-    """Indices, from 0, of the source tokens."""
-    if sources is None:
-        if every_token or n_tokens - 1 <= _FEW:
-            return np.arange(n_tokens - 1)
-        sources = np.arange(1, _FEW + 1) / (_FEW + 1)
-    given = np.asarray(sources, dtype=float)
-    if given.ndim != 1 or given.size == 0:
-        raise ValueError(
-            f"Argument `sources` must be a non-empty one-dimensional array, but has shape {given.shape}."
-        )
-    if not np.all((given > 0) & (given < 1)):
-        raise ValueError(f"Argument `sources` must lie in (0, 1), but is {given if given.size <= 6 else '...'}.")
-    tokens = np.ceil(n_tokens * given - 1e-9).astype(int) - 1
-    if np.any(tokens >= n_tokens - 1) or np.unique(tokens).size < tokens.size:
-        raise ValueError(
-            f"Argument `sources` must name different tokens before the last, but N = {n_tokens} is too small for "
-            f"{given.size} sources up to {given.max():g}."
-        )
-    return tokens
-
-
-def _control(model, law, time, sigma, estimator, source) -> tuple[Control, jax.Array]:
-    if isinstance(law, UniformPrompts):
-        control: Control = uniform_control(model, time, sigma)
-    else:
-        control = law_control(model, law, time, sigma)
-    mean = {"adjoint": control.mean_of_adjoint, "glauber": control.mean_of_redraw}.get(estimator)
-    return control, jnp.zeros_like(sigma) if mean is None else eqx.filter_jit(mean)(source)
-
-
-def bytes_per_prompt(model: CausalAttention, n_tokens: int, n_sources: int, estimator: str) -> float:
-    """Working memory of one prompt: states of the solver, and of the modes where the sum is differentiated."""
-    runs = {"naive": 1, "adjoint": 8, "glauber": 1 + n_sources}[estimator]
-    return float(model.positions.dtype.itemsize * n_tokens * runs * (24 + model.kernel.n_modes))
-
-
-def check_steps(n_steps: int) -> None:
-    """Refuse numbers of steps below one or above what a solve may take, twice as many included."""
-    check_at_least("n_steps", n_steps, 1)
-    if 2 * n_steps > CONSTANT_STEPS:
-        raise ValueError(f"Argument `n_steps` must be at most {CONSTANT_STEPS // 2}, but is {n_steps}.")
-
-
-def _with_steps(problem: Problem, n_steps: int) -> Problem:
-    return eqx.tree_at(lambda p: p.step, problem, problem.time / n_steps)
-
-
-def choose_steps(
+def _check_same(
+    onto: ProfileEstimate,
     ensemble: ProfileEnsemble,
-    key: PRNGKeyArray,
-    n_prompts: int,
+    vocab_size: int,
+    accuracy: str,
+    joint: bool,
     n_steps: int | None,
     first: int,
-    memory: float,
-    devices: Sequence[Any],
-) -> tuple[int, float]:
-    """Halve the steps until what they leave, measured against steps half as long, is far below the noise."""
-    if n_steps is not None:
-        check_steps(n_steps)
-
-    def pilot(steps: int) -> np.ndarray:
-        return ensemble.pilot(steps, key, first, memory, devices)
-
-    steps, coarse, last = n_steps or _FIRST_STEPS, pilot(n_steps or _FIRST_STEPS), np.inf
-    while True:
-        fine = pilot(2 * steps)
-        error = np.sqrt(np.mean((fine - coarse) ** 2, axis=0))
-        allowed = _BIAS * fine.std(axis=0, ddof=1) / np.sqrt(max(n_prompts, BLOCK))
-        if n_steps is not None or np.all(error <= allowed):
-            return steps, float(error.max())
-        # At rounding level the error no longer falls, and no longer adds up over prompts.
-        is_rounding = not error.max() < last / 2
-        if is_rounding or 4 * steps > CONSTANT_STEPS:
-            # Half a standard error is too much to keep quiet about.
-            if is_rounding and np.any(error > allowed / (2 * _BIAS)):
-                warnings.warn(
-                    f"Constant steps leave an error of {error.max():.1e} a prompt: use double precision, or, where "
-                    "tokens part from one another so fast that derivatives explode, estimator='glauber'.",
-                    stacklevel=3,
-                )
-            return steps, float(error.max())
-        steps, coarse, last = 2 * steps, fine, float(error.max())
+) -> None:
+    """Refuse to go on from an estimate of something else."""
+    problem = ensemble.problem
+    now = {
+        "n_tokens": problem.n_tokens, "vocab_size": vocab_size, "accuracy": accuracy,
+        "estimator": ensemble.estimator, "control_variate": problem.control is not None, "joint": joint,
+        "n_steps": onto.n_steps if n_steps is None else n_steps, "first": first,
+    }  # fmt: skip
+    then = {name: getattr(onto, name, None) for name in now} | {"joint": onto.is_joint, "first": 0}
+    for name, value in now.items():
+        if value != then[name]:
+            raise ValueError(f"Argument `{name}` must be {then[name]!r}, as `onto` has it, but is {value!r}.")
+    if not np.array_equal(onto.sources, ensemble.sources):
+        raise ValueError("Argument `sources` must be those of `onto`.")
+    if onto.n_prompts % BLOCK:
+        raise ValueError(
+            f"Argument `onto` must hold a multiple of {BLOCK} prompts to go on from, but holds {onto.n_prompts}."
+        )

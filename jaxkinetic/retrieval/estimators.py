@@ -69,15 +69,18 @@ class Problem(eqx.Module):
 def naive(problem: Problem, key: PRNGKeyArray) -> Float[Array, " source"]:
     """Values of the naive estimator; the control is what a last token that ignores the source would give."""
     start = problem.draw(key)
-    sources = start[problem.tokens]
+    end = problem.last(start)
+    excess = problem.window(end - start[problem.tokens]) - problem.source.mean_window(end)
+    values = problem.n_tokens * excess
+    if problem.control is None:
+        return values
+    return values - naive_prediction(problem, problem.control[0], start)
 
-    def excess(x: Scalar) -> Array:
-        return problem.window(x - sources) - problem.source.mean_window(x)
 
-    values = excess(problem.last(start))
-    if problem.control is not None:
-        values = values - excess(problem.control[0].end(start[-1]))
-    return problem.n_tokens * values
+def naive_prediction(problem: Problem, control: Control, start: Angles) -> Float[Array, " source"]:
+    """What `naive` gives for a prompt whose last token ignores the source, N (h(e(x) - y) - H(e(x))); of mean 0."""
+    end = control.end(start[-1])
+    return problem.n_tokens * (problem.window(end - start[problem.tokens]) - problem.source.mean_window(end))
 
 
 def adjoint(problem: Problem, key: PRNGKeyArray) -> Float[Array, " source"]:
@@ -129,4 +132,25 @@ def glauber_prediction(
     return moved * slopes / 2
 
 
+def naive_control(problem: Problem, key: PRNGKeyArray) -> Float[Array, " source"]:
+    """What the control takes from `naive`."""
+    assert problem.control is not None
+    return naive_prediction(problem, problem.control[0], problem.draw(key))
+
+
+def adjoint_control(problem: Problem, key: PRNGKeyArray) -> Float[Array, " source"]:
+    """What the control takes from `adjoint`: the prediction less its mean."""
+    assert problem.control is not None
+    control, mean = problem.control
+    return adjoint_prediction(problem, control, problem.draw(key)) - mean
+
+
+def glauber_control(problem: Problem, key: PRNGKeyArray) -> Float[Array, " source"]:
+    """What the control takes from `glauber`: the prediction less its mean."""
+    assert problem.control is not None
+    control, mean = problem.control
+    return glauber_prediction(problem, control, *redrawn(problem, key)) - mean
+
+
 ESTIMATORS = {"naive": naive, "glauber": glauber, "adjoint": adjoint}
+CONTROLS = {"naive": naive_control, "glauber": glauber_control, "adjoint": adjoint_control}

@@ -8,7 +8,12 @@ last token at x. For a density f_o(sigma_0, .), integration by parts in theta_i(
     G_n(y) = int_0^y (e^{-i n y'} - E conj phi_n) f_o(y') dy',
 
 and T(x, y) = -Re sum_n w_n i n e^{i n x} G_n(y) / f_o(y) takes the place of h(x - y), which it is for f_o = 1.
+
+The modes of the hard decoder decay as 1 / n only, but H needs no more of them than the law has: codewords and
+clusters are summed over words and over images of the circle instead.
 """
+
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,11 +22,12 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from jaxkinetic._types import Scalar, is_concrete
-from jaxkinetic.model import CodewordPrompts, DensityPrompts, PromptLaw, UniformPrompts
-from jaxkinetic.retrieval.window import Accuracy, window, window_modes
+from jaxkinetic.model import ClusterPrompts, CodewordPrompts, DensityPrompts, PromptLaw, UniformPrompts
+from jaxkinetic.retrieval.window import Accuracy, normal_window, window, window_modes
 
+SMALLEST_DENSITY = 1e-3
 _HARD_MODES = 512
-_SMALLEST_DENSITY = 1e-3
+_NEGLIGIBLE = 1e-12
 
 
 class SourceLaw(eqx.Module):
@@ -29,12 +35,14 @@ class SourceLaw(eqx.Module):
 
     Attributes:
         probabilities: p_m(sigma_0) of codewords, (S, M'); None for other laws.
-        modes: w_n hat f_o(sigma_0, n), (S, n); None for codewords and for uniform tokens.
+        normal: centres, (S,), and width of clusters, for the hard decoder; None otherwise.
+        modes: w_n hat f_o(sigma_0, n), (S, n), of other laws; None for those and for uniform tokens.
         density: hat f_o(sigma_0, k), k = -K..K, (S, k), of a density, for Stein's kernel; None otherwise.
         stein: w_n (-i n) times the modes of G_n, (S, n, k); None otherwise.
     """
 
     probabilities: Float[Array, "source word"] | None
+    normal: tuple[Float[Array, " source"], Scalar] | None
     modes: Complex[Array, "source mode"] | None
     density: Complex[Array, "source k"] | None
     stein: Complex[Array, "source mode j"] | None
@@ -47,6 +55,9 @@ class SourceLaw(eqx.Module):
             n_words = self.probabilities.shape[1]
             words = 2 * jnp.pi * jnp.arange(n_words, dtype=x.dtype) / n_words
             return self.probabilities @ window(x - words, self.vocab_size, self.accuracy)
+        if self.normal is not None:
+            centers, width = self.normal
+            return normal_window(x - centers, width, self.vocab_size)
         if self.modes is not None:
             n = jnp.arange(1, self.modes.shape[1] + 1, dtype=x.dtype)
             return jnp.real(self.modes @ jnp.exp(1j * n * x))
@@ -71,25 +82,31 @@ class SourceLaw(eqx.Module):
 def tabulate_source(
     law: PromptLaw, sigma: Float[Array, " source"], vocab_size: int, accuracy: Accuracy, stein: bool = False
 ) -> SourceLaw:
-    """Tabulate a law at source positions; with Stein's kernel if asked for.
+    """Tabulate a law at source positions; with Stein's kernel, which densities have, if asked for.
 
     Raises:
-        ValueError: if Stein's kernel is asked for and the law has none.
+        ValueError: on a law of another kind whose modes do not decay, with the hard decoder.
     """
     if isinstance(law, UniformPrompts):
-        return SourceLaw(None, None, None, None, vocab_size, accuracy)
+        return SourceLaw(None, None, None, None, None, vocab_size, accuracy)
     if isinstance(law, CodewordPrompts):
-        return SourceLaw(jax.vmap(law.at)(sigma), None, None, None, vocab_size, accuracy)
-    weights = window_modes(vocab_size, accuracy, None if accuracy == "soft" else _HARD_MODES)
+        return SourceLaw(jax.vmap(law.at)(sigma), None, None, None, None, vocab_size, accuracy)
+    if isinstance(law, ClusterPrompts) and accuracy == "hard":
+        normal = jax.vmap(law.center)(sigma), law.width.astype(sigma.dtype)
+        return SourceLaw(None, normal, None, None, None, vocab_size, accuracy)
+    if isinstance(law, DensityPrompts):
+        n_given = jax.eval_shape(law.modes, jnp.asarray(0.5)).shape[0]
+        weights = window_modes(vocab_size, accuracy, n_given if accuracy == "hard" else None)
+    else:
+        n_given, weights = 0, window_modes(vocab_size, accuracy, None if accuracy == "soft" else _HARD_MODES)
     modes = jax.vmap(lambda s: law.fourier(s, weights.size))(sigma)
+    if accuracy == "hard" and n_given == 0:
+        _check_decayed(law, modes)
     density, kernel = None, None
     if stein:
-        assert isinstance(law, DensityPrompts)
-        n_given = jax.eval_shape(law.modes, jnp.asarray(0.5)).shape[0]
         density = _two_sided(jax.vmap(lambda s: law.fourier(s, n_given))(sigma))
         kernel = jax.vmap(_stein_modes, (0, None))(density, weights)
-        _check_positive(density)
-    return SourceLaw(None, weights[None, :] * modes, density, kernel, vocab_size, accuracy)
+    return SourceLaw(None, None, weights[None, :] * modes, density, kernel, vocab_size, accuracy)
 
 
 def _stein_modes(f: Complex[Array, " k"], weights: Float[Array, " mode"]) -> Complex[Array, "mode j"]:
@@ -113,14 +130,17 @@ def _waves(y: Float[Array, " source"], size: int) -> Complex[Array, "source {siz
     return jnp.exp(1j * k[None, :] * y[:, None])
 
 
-def _check_positive(density: Complex[Array, "source k"]) -> None:
-    if not is_concrete(density):
-        return
-    theta = 2 * np.pi * np.arange(256) / 256
-    waves = np.exp(1j * np.outer(np.arange(density.shape[1]) - density.shape[1] // 2, theta))
-    lowest = float(np.real(np.asarray(density) @ waves).min())
-    if lowest < _SMALLEST_DENSITY:
+def lowest_density(law: DensityPrompts, sigma: Any = None) -> float:
+    """Least density at the given positions, or over the whole prompt; infinite where it is traced."""
+    theta = jnp.asarray(2 * np.pi * np.arange(256) / 256)
+    positions = jnp.linspace(0.0, 1.0, 65) if sigma is None else jnp.asarray(sigma)
+    values = jax.vmap(lambda s: law.density(s, theta))(positions)
+    return float(values.min()) if is_concrete(values) else np.inf
+
+
+def _check_decayed(law: PromptLaw, modes: Complex[Array, "source mode"]) -> None:
+    if is_concrete(modes) and np.abs(np.asarray(modes)[:, -1]).max() > _NEGLIGIBLE:
         raise ValueError(
-            f"Argument `estimator` must not be 'adjoint' for a density that falls to {lowest:.2g}: it divides by "
-            "the density. Use 'glauber'."
+            f"Argument `accuracy` must be 'soft' for {type(law).__name__}: its {_HARD_MODES} modes do not decay, "
+            "and the mean of the hard decoder's window is not known."
         )
