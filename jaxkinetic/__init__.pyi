@@ -63,7 +63,16 @@ from .retrieval import (
     soft_accuracy_fourier,
     u_shape,
 )
-from .sweep import SweepConfig, SweepPlan, extend_sweep, open_sweep, plan_sweep, read_config, run_sweep
+from .sweep import (
+    SweepConfig,
+    SweepPlan,
+    extend_sweep,
+    open_sweep,
+    plan_extension,
+    plan_sweep,
+    read_config,
+    run_sweep,
+)
 
 __all__ = [
     "ALiBi",
@@ -117,6 +126,7 @@ __all__ = [
     "pairwise_drift",
     "phase_diagram",
     "plan_experiment",
+    "plan_extension",
     "plan_sweep",
     "read_config",
     "read_curves",

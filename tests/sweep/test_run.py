@@ -8,8 +8,8 @@ import pytest
 
 import jaxkinetic as jk
 from jaxkinetic.particles.ensemble import Moments
-from jaxkinetic.sweep.plan import evaluations
-from jaxkinetic.sweep.run import expected_prompts
+from jaxkinetic.retrieval.estimators import ESTIMATORS, naive
+from jaxkinetic.sweep.work import evaluations, expected_prompts
 from tests.sweep.sweeps import TINY
 
 
@@ -139,3 +139,26 @@ def test_expected_prompts_follow_the_variance():
     assert expected_prompts(config.replace(standard_error=0.1), moments) == int(32 * moments.m2[0] / 31 / 32 / 0.01)
     assert expected_prompts(config.replace(standard_error=1e-5), moments) == 4096
     assert expected_prompts(config, None) == 96
+
+
+def test_points_that_differ_by_values_are_one_program_as_the_plan_says(tmp_path: Path, monkeypatch):
+    """Also for laws given by tables, which would otherwise be compiled again at every point."""
+    traces = []
+
+    def counted(problem, key):
+        traces.append(problem.n_tokens)
+        return naive(problem, key)
+
+    monkeypatch.setitem(ESTIMATORS, "naive", counted)
+    config = TINY.replace(
+        lam=[0.0, 0.5, 1.0], time=[0.5, 1.0], law=["one", "other"], n_prompts=32, n_steps=4,
+        laws={"one": {"probabilities": [[0.4], [0.6]]}, "other": {"probabilities": [[0.7], [0.3]]}},
+    )  # fmt: skip
+    jk.run_sweep(config, tmp_path / "s")
+    assert len(traces) == 1
+    assert jk.plan_sweep(config).n_programs == 1
+    assert len(traces) == 1
+    both = config.replace(law=["one", "uniform"])
+    jk.run_sweep(both, tmp_path / "both")
+    assert len(traces) == 2
+    assert jk.plan_sweep(both).n_programs == 2
