@@ -162,3 +162,23 @@ def test_points_that_differ_by_values_are_one_program_as_the_plan_says(tmp_path:
     jk.run_sweep(both, tmp_path / "both")
     assert len(traces) == 2
     assert jk.plan_sweep(both).n_programs == 2
+
+
+def test_joint_sweeps_keep_the_covariance_of_single_estimates(tmp_path: Path):
+    """Also through a restart, and for points with fewer sources than the longest."""
+    config = TINY.replace(n_tokens=[4, 8], time=1.0, sources="all", joint=True, n_prompts=64, n_steps=4)
+    jk.run_sweep(config, tmp_path / "s")
+    jk.extend_sweep(tmp_path / "s", n_prompts=96)
+    found = jk.open_sweep(tmp_path / "s")
+    model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
+    for n_tokens in (4, 8):
+        single = jk.estimate_profile(
+            model, 1.0, 4, n_tokens, 96, jax.random.key(0), estimator="naive", control_variate=False, joint=True,
+            n_steps=4,
+        )  # fmt: skip
+        point = found.sel(n_tokens=n_tokens).squeeze()
+        n = n_tokens - 1
+        np.testing.assert_allclose(point["covariance"].values[:n, :n], single.covariance, rtol=1e-14)
+        np.testing.assert_array_equal(point["standard_error"].values[:n], single.standard_error)
+        assert np.all(np.isnan(point["covariance"].values[n:]))
+    assert found["covariance"].dims[-2:] == ("source", "other_source")

@@ -1,21 +1,29 @@
 """Stores: one writer, one configuration, and no finished chunk is lost."""
 
+import contextlib
+import importlib.metadata
+import json
 import multiprocessing
 import os
+import platform
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import icechunk
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import zarr
 
 import jaxkinetic as jk
 from jaxkinetic.particles.ensemble import Moments
-from jaxkinetic.sweep import creation, writer_lock
+from jaxkinetic.retrieval.estimators import ESTIMATORS, naive
+from jaxkinetic.sweep import creation, manifest, writer_lock
 from jaxkinetic.sweep.location import Location, StoreError, open_storage, parse_location
 from jaxkinetic.sweep.manifest import sessions
 from jaxkinetic.sweep.run import _Writer
@@ -144,6 +152,144 @@ def test_full_disk_loses_no_finished_chunk(tmp_path: Path, monkeypatch):
     assert jk.open_sweep(store)["count"].values.ravel().tolist() == [64, 0]
     jk.run_sweep(TINY, store)
     np.testing.assert_array_equal(jk.open_sweep(store)["values"], jk.open_sweep(exact)["values"])
+
+
+def mount(folder: Path, size: int) -> None:
+    """A disk of so many bytes, in memory."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"no disk to fill: {done.stderr.strip()}; test_full_disk_loses_no_finished_chunk limits files")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    if shutil.which("mount") is None:
+        pytest.skip("no `mount` here; test_full_disk_loses_no_finished_chunk limits files instead")
+    folder = tmp_path / "disk"
+    mount(folder, 2**20)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all that is left."""
+    path = disk / "full"
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return path
+
+
+def test_a_disk_that_is_full_loses_no_finished_chunk_and_goes_on_with_room(small_disk: Path, tmp_path: Path):
+    """A real one: while a store is made, and from chunk to chunk."""
+    store, exact = small_disk / "s", tmp_path / "exact"
+    full = fill(small_disk)
+    with pytest.raises(StoreError, match=r"The store .* cannot be (made|opened): .*[Nn]o space left"):
+        jk.run_sweep(TINY, store)
+    assert [p.name for p in small_disk.iterdir()] == ["full"]
+    full.unlink()
+    writes, write = [], _Writer.write
+
+    def full_after_two(self: _Writer, *given) -> None:
+        if len(writes) == 2:
+            fill(small_disk)
+        write(self, *given)
+        writes.append(given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Writer, "write", full_after_two)
+        with pytest.raises(StoreError, match=r"cannot be written: .*[Nn]o space left.* finished chunks are safe"):
+            jk.run_sweep(TINY, store)
+    assert jk.open_sweep(store)["count"].values.ravel().tolist() == [64, 0]
+    full.unlink()
+    jk.run_sweep(TINY, store)
+    jk.run_sweep(TINY, exact)
+    np.testing.assert_array_equal(jk.open_sweep(store)["values"], jk.open_sweep(exact)["values"])
+
+
+def test_values_that_are_not_finite_never_enter_the_store(tmp_path: Path, monkeypatch):
+    """The second point blows up at its second chunk; the error names it, and chunks before it stay."""
+
+    def sick(problem, key):
+        values = naive(problem, key)
+        late = (problem.time > 0.7) & (jax.random.uniform(key) > 0.98)
+        return jnp.where(late, jnp.inf, values)
+
+    monkeypatch.setitem(ESTIMATORS, "naive", sick)
+    with pytest.raises(
+        ValueError,
+        match=r"The point beta = 1\.0, lam = 1\.0, time = 1\.0, n_tokens = 8, .* are not finite.* are safe",
+    ):
+        jk.run_sweep(TINY.replace(n_steps=4, n_prompts=960), tmp_path / "s")
+    found = jk.open_sweep(tmp_path / "s")
+    counts = found["count"].values.ravel()
+    assert counts[0] == 960
+    assert counts[1] < 960
+    assert np.all(np.isfinite(found["mean"].values[found["count"].values > 0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"law": {"waves": [{"n": 1, "cos": [1.0]}]}, "estimator": ["naive", "adjoint"]},
+            "estimator = adjoint cannot be computed: .*falls to 0",
+        ),
+        ({"beta": [1.0, 1e9]}, r"beta = 1000000000\.0, .* cannot be computed"),
+        ({"memory": float("nan")}, "`memory` must be positive and finite"),
+        ({"memory": -1.0}, "`memory` must be positive and finite"),
+    ],
+)
+def test_points_that_cannot_be_computed_are_found_before_a_store_is_made(
+    tmp_path: Path, change: dict, message: str
+):
+    change = dict(change)
+    options = {"memory": change.pop("memory")} if "memory" in change else {}
+    with pytest.raises(ValueError, match=message):
+        jk.run_sweep(TINY.replace(**change), tmp_path / "s", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_names_model_versions_and_device_and_every_run_is_recorded(tmp_path: Path, monkeypatch):
+    store = tmp_path / "s"
+    with open_writer(store, TINY) as writer:
+        writer.write(POINT, STATE)
+    first = jk.open_sweep(store).attrs
+    assert json.loads(first["model"]) == {
+        "kernel": {"name": "ExpCosine", "parameters": {"beta": [1.0]}},
+        "positions": {"name": "ALiBi", "parameters": {"lam": [1.0]}},
+    }
+    assert json.loads(first["laws"]) == {"uniform": {}}
+    versions = json.loads(first["versions"])
+    for name in ("jaxkinetic", "jax", "jaxlib", "diffrax", "equinox", "numpy", "icechunk", "zarr"):
+        assert versions[name] == importlib.metadata.version(name)
+    assert first["platform"] == platform.platform()
+    assert [run["event"] for run in sessions(first)] == ["made"]
+
+    # Looking, and opening without a commit, leave no record.
+    with open_writer(store, TINY):
+        pass
+    assert jk.open_sweep(store).attrs == first
+    now = manifest.session
+
+    def other(event: str) -> dict:
+        later = now(event)
+        return later | {"versions": later["versions"] | {"jax": "9.9.9"}, "device_kind": "TPU v9"}
+
+    monkeypatch.setattr(manifest, "session", other)
+    monkeypatch.setattr("jaxkinetic.sweep.store.session", other)
+    with pytest.warns(
+        UserWarning, match=rf"jax {versions['jax']} before, 9\.9\.9 now; device cpu before, TPU v9 now"
+    ):
+        jk.extend_sweep(store, n_prompts=128)
+    runs = sessions(jk.open_sweep(store).attrs)
+    assert [run["event"] for run in runs] == ["made", "extended"]
+    assert (runs[1]["versions"]["jax"], runs[1]["device_kind"]) == ("9.9.9", "TPU v9")
+    assert json.loads(jk.open_sweep(store).attrs["versions"]) == versions
 
 
 @pytest.mark.parametrize("damage", ["reference", "snapshots", "manifests"])
