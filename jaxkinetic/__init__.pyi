@@ -64,7 +64,16 @@ from .retrieval import (
     u_shape,
     uniform_codeword_correction,
 )
-from .sweep import SweepConfig, SweepPlan, extend_sweep, open_sweep, plan_sweep, read_config, run_sweep
+from .sweep import (
+    SweepConfig,
+    SweepPlan,
+    extend_sweep,
+    open_sweep,
+    plan_extension,
+    plan_sweep,
+    read_config,
+    run_sweep,
+)
 
 __all__ = [
     "ALiBi",
@@ -118,6 +127,7 @@ __all__ = [
     "pairwise_drift",
     "phase_diagram",
     "plan_experiment",
+    "plan_extension",
     "plan_sweep",
     "read_config",
     "read_curves",

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxkinetic.model import PromptLaw
 
+_MOST_WAVES = 4096
+
 LAWS: dict[str, dict[str, Any]] = {
     "uniform": {},
     "smooth": {"waves": [{"n": 1, "cos": [0.6], "turn": 2}, {"n": 2, "sin": [0, 0.2]}]},
@@ -36,6 +38,7 @@ def build_law(law: Any) -> "PromptLaw":
             `CodewordPrompts` on densities and probabilities that are none.
     """
     from jaxkinetic.model import CodewordPrompts, UniformPrompts
+    from jaxkinetic.model.tables import Polynomials
 
     if isinstance(law, str):
         if law not in LAWS:
@@ -47,15 +50,13 @@ def build_law(law: Any) -> "PromptLaw":
     if len(law) > 1:
         raise ValueError("Argument `law` must have either `waves` or `probabilities`, but has both.")
     if "probabilities" in law:
-        return CodewordPrompts(_polynomials(_rows(law["probabilities"], "probabilities")))
+        return CodewordPrompts(Polynomials(_padded(_rows(law["probabilities"], "probabilities"))))
     return _density(law["waves"]) if "waves" in law else UniformPrompts()
 
 
 def _density(waves: Any) -> "PromptLaw":
-    import jax.numpy as jnp
-    import numpy as np
-
     from jaxkinetic.model import DensityPrompts
+    from jaxkinetic.model.tables import Polynomials, Waves
 
     if not isinstance(waves, Sequence) or isinstance(waves, str) or not waves:
         raise ValueError(f"Argument `waves` must be a list of tables, but is {waves!r}.")
@@ -66,24 +67,19 @@ def _density(waves: Any) -> "PromptLaw":
         n = wave.get("n")
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"Argument `n` of a wave must be a positive integer, but is {n!r}.")
-    n = np.array([wave["n"] for wave in waves])
-    turn = jnp.array([number(wave.get("turn", 0), "turn") for wave in waves])
-    cos, sin = (_polynomials([numbers(wave.get(name, [0]), name) for wave in waves]) for name in ("cos", "sin"))
-
-    def modes(sigma):
-        waves = (cos(sigma) - 1j * sin(sigma)) / 2 * jnp.exp(-1j * turn * sigma)
-        return jnp.zeros(n.max(), waves.dtype).at[n - 1].add(waves)
-
-    return DensityPrompts(modes)
+        if n > _MOST_WAVES:
+            raise ValueError(f"Argument `n` of a wave must be at most {_MOST_WAVES}, but is {n}.")
+    turn = [number(wave.get("turn", 0), "turn") for wave in waves]
+    cos, sin = (
+        Polynomials(_padded([numbers(wave.get(name, [0]), name) for wave in waves])) for name in ("cos", "sin")
+    )
+    return DensityPrompts(Waves(cos, sin, turn, tuple(wave["n"] for wave in waves)))
 
 
-def _polynomials(rows: list[list[float]]) -> Any:
-    """Values at sigma of polynomials given by their coefficients of 1, sigma, ..."""
-    import jax.numpy as jnp
-
+def _padded(rows: list[list[float]]) -> list[list[float]]:
+    """Coefficients of 1, sigma, ..., up to the highest degree among the rows."""
     degree = max(len(row) for row in rows)
-    table = jnp.array([row + [0.0] * (degree - len(row)) for row in rows])
-    return lambda sigma: table @ sigma ** jnp.arange(degree)
+    return [row + [0.0] * (degree - len(row)) for row in rows]
 
 
 def _rows(value: Any, key: str) -> list[list[float]]:
@@ -103,7 +99,12 @@ def number(value: Any, key: str) -> float:
     """A number, as a float; anything else is refused by the key's name."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"Argument `{key}` must be made of numbers, but holds {value!r}.")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(
+            f"Argument `{key}` must be finite, but holds an integer of {value.bit_length()} bits."  # pyright: ignore
+        ) from error
 
 
 def check_keys(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -14,11 +14,13 @@ from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
 if TYPE_CHECKING:
     import xarray
 
-    from jaxkinetic import SweepConfig
+    from jaxkinetic import SweepConfig, SweepPlan
 
 Store = Annotated[
-    str, tyro.conf.arg(metavar="DIR", help="The store: a folder, or a URL such as s3://bucket/prefix.")
+    str,
+    tyro.conf.arg(metavar="DIR", help="The store: a folder, or a URL as file:///folder or s3://bucket/prefix."),
 ]
+_STORE = "jaxkinetic-sweep"
 Memory = Annotated[float, tyro.conf.arg(metavar="GIB", help="Memory budget on each device, in GiB.")]
 DryRun = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Say what it takes, and write nothing.")]
 _MANY = 40
@@ -29,7 +31,7 @@ sweep = tyro.extras.SubcommandApp()
 @sweep.command
 def run(
     config: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG", help="TOML file of the sweep.")],
-    store: Store,
+    store: Store = _STORE,
     dry_run: DryRun = False,
     memory: Memory = 1.0,
     hosts: SeveralHosts = Hosts(),  # noqa: B008
@@ -49,6 +51,7 @@ def run(
         sources = [0.1, 0.3, 0.5]       # or "all"
         accuracy = "soft"
         control_variate = true
+        joint = false                   # keep the covariance between sources
         seed = 0
         n_steps = 4                     # constant steps to depth t; found on the first prompts if left out
         n_prompts = 1024                # prompts at each point, and/or
@@ -69,9 +72,7 @@ def run(
     writes = start(hosts)
     if dry_run:
         plan = plan_sweep(settings, store, memory=memory * 2**30)
-        if writes:
-            say(str(plan), json)
-            write_json(vars(plan), json)
+        _tell(plan, writes, json)
         return
     with _interruptible():
         run_sweep(settings, store, memory=memory * 2**30, progress=writes)
@@ -81,7 +82,7 @@ def run(
 
 @sweep.command
 def extend(
-    store: Store,
+    store: Store = _STORE,
     n_prompts: Annotated[
         int | None, tyro.conf.arg(metavar="INT", help="Prompts at each point, no fewer than before.")
     ] = None,
@@ -93,6 +94,7 @@ def extend(
         int | None, tyro.conf.arg(metavar="INT", help="Most prompts to spend on that error.")
     ] = None,
     chunk: Annotated[int | None, tyro.conf.arg(metavar="INT", help="Prompts from one commit to the next.")] = None,
+    dry_run: DryRun = False,
     memory: Memory = 1.0,
     hosts: SeveralHosts = Hosts(),  # noqa: B008
     json: JsonFile = None,
@@ -102,9 +104,16 @@ def extend(
     _check_memory(memory)
     _check_json(json)
     configure()
-    from jaxkinetic import extend_sweep
+    from jaxkinetic import extend_sweep, plan_extension
 
     writes = start(hosts)
+    if dry_run:
+        plan = plan_extension(
+            store, n_prompts=n_prompts, standard_error=standard_error, max_prompts=max_prompts,
+            memory=memory * 2**30,
+        )  # fmt: skip
+        _tell(plan, writes, json)
+        return
     with _interruptible():
         extend_sweep(
             store, n_prompts=n_prompts, standard_error=standard_error, max_prompts=max_prompts, chunk=chunk,
@@ -115,7 +124,7 @@ def extend(
 
 
 @sweep.command
-def status(store: Store, json: JsonFile = None) -> None:
+def status(store: Store = _STORE, json: JsonFile = None) -> None:
     """Say what a store holds, also while it is being written."""
     _check_json(json)
     configure()
@@ -124,7 +133,7 @@ def status(store: Store, json: JsonFile = None) -> None:
 
 @sweep.command
 def plot(
-    store: Store,
+    store: Store = _STORE,
     select: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help="Draw these points only, as in lam=1.")
     ] = (),
@@ -142,6 +151,13 @@ def plot(
         found = _select(found, choice)
     save(plotting.plot_sweep(found), out / "sweep.png", json)
     write_json(_record(store, found), json)
+
+
+def _tell(plan: "SweepPlan", writes: bool, json: str | None) -> None:
+    """Print what a sweep will take, in the process that prints."""
+    if writes:
+        say(str(plan), json)
+        write_json(vars(plan), json)
 
 
 def _check_memory(memory: float) -> None:
@@ -210,7 +226,10 @@ def _record(store: str, found: "xarray.Dataset") -> dict[str, Any]:
         at = found.isel(dict(zip(dims, index, strict=True)))
         used = ~np.isnan(at["sigma_0"].values)
         count = int(at["count"])
-        moments = Moments(count, at["mean"].values[used], at["m2"].values[used]) if count else None
+        m2 = at["m2"].values
+        m2 = m2[np.ix_(used, used)] if config.joint else m2[used]
+        moments = Moments(count, at["mean"].values[used], m2) if count else None
+        joint = {"covariance": at["covariance"].values[np.ix_(used, used)].tolist()} if config.joint else {}
         points.append(
             {name: at[name].item() for name in dims}
             | {
@@ -222,9 +241,10 @@ def _record(store: str, found: "xarray.Dataset") -> dict[str, Any]:
                 "values": at["values"].values[used].tolist(),
                 "standard_error": at["standard_error"].values[used].tolist(),
             }
+            | joint
         )
     manifest = {name: value for name, value in found.attrs.items() if name not in ("configuration", "title")}
-    for name in ("versions", "estimators"):
+    for name in ("versions", "estimators", "model", "laws", "sessions"):
         manifest[name] = json_module.loads(manifest[name])
     return {"store": store, "configuration": config.record(), "manifest": manifest, "points": points}
 
@@ -244,6 +264,7 @@ def _table(record: dict[str, Any]) -> str:
     lines = [
         f"store       {record['store']}, made {manifest['created']} by jaxkinetic {versions['jaxkinetic']}, "
         f"jax {versions['jax']} on {manifest['device']}",
+        *_later_sessions(manifest["sessions"]),
         f"goal        {goal}",
         f"points      {sum(p['done'] for p in points)} of {len(points)} done, "
         f"{sum(p['n_prompts'] for p in points)} prompts in all",
@@ -265,3 +286,14 @@ def _table(record: dict[str, Any]) -> str:
     if len(points) > _MANY:
         lines.append(f"... and {len(points) - _MANY} more: --json has all")
     return "\n".join(lines)
+
+
+def _later_sessions(sessions: list[dict[str, Any]]) -> list[str]:
+    """Who went on with a store since it was made, last."""
+    if len(sessions) < 2:
+        return []
+    last = sessions[-1]
+    return [
+        f"went on     {len(sessions) - 1} times, last {last['event']} {last['time']} by jaxkinetic "
+        f"{last['versions']['jaxkinetic']}, jax {last['versions']['jax']} on {last['device']}"
+    ]

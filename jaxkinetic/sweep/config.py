@@ -38,6 +38,10 @@ GOALS = ("n_prompts", "standard_error", "max_prompts")
 _INTEGERS = ("n_tokens", "vocab_size")
 _CUSTOM = "custom"
 _MOST = 2**20
+# Prompts are numbered, and tokens counted, in 32 bits; keys are made of seeds of 63.
+_MOST_PROMPTS = 2**32
+_MOST_TOKENS = 2**31 - 1
+_MOST_SEED = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +82,8 @@ class SweepConfig:
         sources: positions sigma_0 in (0, 1); "all" for every token before the last.
         accuracy: the decoder, "soft" (1.5) or "hard" (1.4).
         control_variate: whether to subtract the limit's prediction where there is one.
-        seed: seed of the prompts.
+        seed: seed of the prompts, in [0, 2^63).
+        joint: whether to keep the covariance between sources, S times as large a store.
         n_steps: constant steps to depth t; if None as many as 65536 prompts cannot tell from more, found at each
             point on its first prompts.
         n_prompts: prompts at each point, a multiple of 32; with a target error the fewest. 1024 without, one chunk
@@ -102,6 +107,7 @@ class SweepConfig:
     sources: Any = tuple(i / 10 for i in range(1, 10))
     accuracy: str = "soft"
     control_variate: bool = True
+    joint: bool = False
     seed: int = 0
     n_steps: int | None = None
     n_prompts: int | None = None
@@ -117,8 +123,9 @@ class SweepConfig:
         self._check_goals()
         if self.accuracy not in ("soft", "hard"):
             raise ValueError(f"Argument `accuracy` must be 'soft' or 'hard', but is {self.accuracy!r}.")
-        if not isinstance(self.control_variate, bool):
-            raise ValueError(f"Argument `control_variate` must be true or false, but is {self.control_variate!r}.")
+        for name in ("control_variate", "joint"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"Argument `{name}` must be true or false, but is {getattr(self, name)!r}.")
         if isinstance(self.sources, str):
             if self.sources != "all":
                 raise ValueError(f"Argument `sources` must be 'all' or positions, but is {self.sources!r}.")
@@ -157,8 +164,10 @@ class SweepConfig:
         for name in _INTEGERS:
             for value in getattr(self, name):
                 check_at_least(name, value, 2)
+                _check_most(name, value, _MOST_TOKENS)
             self._set(name, tuple(int(value) for value in getattr(self, name)))
         check_at_least("seed", self.seed, 0)
+        _check_most("seed", self.seed, _MOST_SEED)
         if self.n_steps is not None:
             check_steps(self.n_steps)
         _check_blocks("chunk", self.chunk)
@@ -202,12 +211,28 @@ class SweepConfig:
         """Positions i / N of the source tokens, (S,)."""
         return (source_tokens(self._asked_sources(n_tokens), n_tokens, True) + 1) / n_tokens
 
-    def build_law(self, name: str) -> PromptLaw:
-        """The prompt law of a name."""
+    def law_table(self, name: str) -> Any:
+        """The table of a prompt law by its name."""
         known = {**LAWS, **self.laws}
         if name not in known:
             check_keys({name: None}, tuple(known), "`law`")
-        return build_law(known[name])
+        return known[name]
+
+    def build_law(self, name: str) -> PromptLaw:
+        """The prompt law of a name."""
+        return build_law(self.law_table(name))
+
+    def build_model(self, point: Point) -> CausalAttention:
+        """The model at a point."""
+        return CausalAttention(ExpCosine(point.beta), ALiBi(point.lam))
+
+    def describe_model(self) -> dict[str, Any]:
+        """Kernel and positional weights by name, and the values that their parameters take."""
+        model = self.build_model(next(self.points()))
+        return {
+            "kernel": {"name": type(model.kernel).__name__, "parameters": {"beta": list(self.beta)}},
+            "positions": {"name": type(model.positions).__name__, "parameters": {"lam": list(self.lam)}},
+        }
 
     def chosen_estimator(self, law: str, estimator: str) -> str:
         """The estimator that is used; one that is not valid for the law is refused."""
@@ -217,21 +242,27 @@ class SweepConfig:
         return chosen
 
     def prepare(self, point: Point) -> ProfileEnsemble:
-        """The ensemble of a point, ready to run."""
-        model = CausalAttention(ExpCosine(point.beta), ALiBi(point.lam))
-        return prepare_profile(
-            model, point.time, point.vocab_size, point.n_tokens, self.build_law(point.law),
-            estimator=point.estimator,  # pyright: ignore[reportArgumentType]
-            control_variate=None if self.control_variate else False,
-            sources=self._asked_sources(point.n_tokens),
-            accuracy=self.accuracy,  # pyright: ignore[reportArgumentType]
-        )  # fmt: skip
+        """The ensemble of a point, ready to run.
+
+        Raises:
+            ValueError: if there is none, with the point.
+        """
+        try:
+            return prepare_profile(
+                self.build_model(point), point.time, point.vocab_size, point.n_tokens, self.build_law(point.law),
+                estimator=point.estimator,  # pyright: ignore[reportArgumentType]
+                control_variate=None if self.control_variate else False,
+                sources=self._asked_sources(point.n_tokens),
+                accuracy=self.accuracy,  # pyright: ignore[reportArgumentType]
+            )  # fmt: skip
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"The point {point} cannot be computed: {one_line(error)}") from error
 
     def bytes_per_prompt(self, point: Point) -> float:
         """Working memory of one prompt at a point."""
-        model = CausalAttention(ExpCosine(point.beta), ALiBi(point.lam))
         chosen = self.chosen_estimator(point.law, point.estimator)
-        return bytes_per_prompt(model, point.n_tokens, self.positions(point.n_tokens).size, chosen)
+        n_sources = self.positions(point.n_tokens).size
+        return bytes_per_prompt(self.build_model(point), point.n_tokens, n_sources, chosen)
 
     def is_done(self, moments: Moments | None) -> bool:
         """Whether a point with these moments needs no more prompts."""
@@ -292,5 +323,16 @@ def _values(name: str, given: Any) -> tuple[Any, ...]:
 def _check_blocks(name: str, value: Any) -> None:
     """Refuse a number of prompts that is not made of whole blocks."""
     check_at_least(name, value, BLOCK)
+    _check_most(name, value, _MOST_PROMPTS)
     if value % BLOCK:
         raise ValueError(f"Argument `{name}` must be a multiple of {BLOCK}, but is {value}.")
+
+
+def _check_most(name: str, value: int, most: int) -> None:
+    if value > most:
+        raise ValueError(f"Argument `{name}` must be at most {most}, but is {value}.")
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says first."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import os
 import re
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -41,17 +42,23 @@ class Location:
 
 
 def parse_location(store: str | Path) -> Location:
-    """A folder, or a URL such as s3://bucket/prefix or gs://bucket/prefix.
+    """A folder, or a URL such as file:///folder, s3://bucket/prefix or gs://bucket/prefix.
 
     Raises:
-        ValueError: on other schemes, and on URLs without a bucket or a prefix.
+        ValueError: on other schemes, on URLs without a bucket or a prefix, and on folders of other hosts.
     """
     match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/*(.*?)/*", str(store), re.S)
     if match is None:
         if not str(store):
             raise ValueError("Argument `store` must be a folder or a URL, but is empty.")
+        if not Path(store).absolute().name:
+            raise ValueError(f"Argument `store` must be a folder within another, but is {store}.")
         return Location("file", "", str(store))
     scheme, bucket, prefix = match.groups()
+    if scheme == "file":
+        if bucket not in ("", "localhost") or not prefix:
+            raise ValueError(f"Argument `store` must be a folder of this host, as file:///folder, but is {store}.")
+        return Location("file", "", "/" + urllib.parse.unquote(prefix))
     if scheme not in _SCHEMES:
         known = " or ".join(f"{s}://bucket/prefix" for s in _SCHEMES)
         raise ValueError(f"Argument `store` must be a folder or {known}, but is {store}.")
@@ -80,52 +87,6 @@ def open_storage(location: Location) -> Any:
             force_path_style=endpoint is not None,
         )
     return icechunk.local_filesystem_storage(location.prefix)
-
-
-@contextlib.contextmanager
-def only_writer(location: Location) -> Iterator[None]:
-    """Be the only process that writes to a folder, until the end or the process's death; others are refused.
-
-    Writers of object stores are told apart when they commit.
-
-    Raises:
-        StoreError: if another process writes to it, or if its file system has no locks.
-    """
-    if location.folder is None:
-        yield
-        return
-    path = location.folder.with_name(location.folder.name + ".lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _lock(path, location)
-    try:
-        os.truncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _lock(path: Path, location: Location) -> int:
-    """Descriptor of the locked file; the kernel takes the lock back when the process dies."""
-    fcntl = importlib.import_module("fcntl")
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            who = os.read(descriptor, 32).decode()
-            os.close(descriptor)
-            if not isinstance(error, BlockingIOError):
-                raise StoreError(f"The store {location} cannot be locked: {error}.") from error
-            raise StoreError(
-                f"The store {location} is being written by another process{who and f' ({who})'}: one at a time."
-            ) from error
-        # Whoever held the lock may have removed the file on leaving.
-        with contextlib.suppress(FileNotFoundError):
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -2,21 +2,24 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxkinetic._types import check_positive
 from jaxkinetic.particles.ensemble import BLOCK, Moments, batch_size, local_devices
 from jaxkinetic.retrieval.estimate import choose_steps
 from jaxkinetic.sweep.config import Point, SweepConfig
-from jaxkinetic.sweep.run import STEP_PROMPTS, expected_prompts
-from jaxkinetic.sweep.store import check_same, open_sweep, parse_location, read_store
+from jaxkinetic.sweep.location import parse_location
+from jaxkinetic.sweep.run import STEP_PROMPTS, extended
+from jaxkinetic.sweep.store import PointState, check_same, read_store
+from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps, runs
 
-# A value with its gradient costs two to three values.
-_GRADIENT = 3
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +35,8 @@ class SweepPlan:
         memory: bytes on each device.
         n_steps: constant steps to depth t that the pilot chose.
         rate: evaluations per second that the pilot measured, on all devices and processes together.
-        seconds: time left at that rate, compilation included.
+        n_programs: programs to compile: points that differ by values only share one.
+        seconds: time left at that rate, compilation and the limit's predictions included.
     """
 
     n_points: int
@@ -43,6 +47,7 @@ class SweepPlan:
     memory: float
     n_steps: int
     rate: float
+    n_programs: int
     seconds: float
 
     def __str__(self) -> str:
@@ -57,7 +62,8 @@ class SweepPlan:
                 f"prompts     {prompts}",
                 f"work        {self.evaluations:.3g} token-drift evaluations, {self.n_steps} steps to depth t",
                 f"memory      {self.memory / 2**20:.3g} MiB on each device",
-                f"time        {_duration(self.seconds)} at {self.rate:.3g} a second, measured at one point",
+                f"time        {_duration(self.seconds)} at {self.rate:.3g} a second, measured at one point; "
+                f"{self.n_programs} programs to compile",
             ]
         )
 
@@ -83,64 +89,113 @@ def plan_sweep(
         ValueError: as `run_sweep`.
     """
     here = local_devices(devices)
+    check_positive("memory", memory)
+    found = None if store is None else read_store(store)
+    if store is not None and found is not None:
+        check_same(found[0], config, parse_location(store))
+    return _plan(config, None if found is None else found[1], memory, here)
+
+
+def plan_extension(
+    store: str | Path,
+    *,
+    n_prompts: int | None = None,
+    standard_error: float | None = None,
+    max_prompts: int | None = None,
+    memory: float = 2.0**30,
+    devices: Sequence[Any] | None = None,
+) -> SweepPlan:
+    """Say what `extend_sweep` will take with these goals; nothing is written.
+
+    Raises:
+        ValueError: as `extend_sweep`, and if there is no store.
+    """
+    here = local_devices(devices)
+    check_positive("memory", memory)
+    found = read_store(store)
+    if found is None:
+        raise ValueError(f"Argument `store` must be a sweep's store, but there is none at {store}.")
+    goals = {"n_prompts": n_prompts, "standard_error": standard_error, "max_prompts": max_prompts}
+    wanted = extended(found[0], {name: value for name, value in goals.items() if value is not None})
+    return _plan(wanted, found[1], memory, here)
+
+
+def _plan(
+    config: SweepConfig, states: list[PointState | None] | None, memory: float, devices: Sequence[Any]
+) -> SweepPlan:
     points = list(config.points())
-    moments = _known(config, points, store)
-    left = [(p, m) for p, m in zip(points, moments, strict=True) if not config.is_done(m)]
+    begun = [None] * len(points) if states is None else states
+    left = [
+        (point, state)
+        for point, state in zip(points, begun, strict=True)
+        if state is None or not config.is_done(state.moments)
+    ]
     if not left:
-        return SweepPlan(len(points), 0, 0, 0, 0.0, 0.0, config.n_steps or 0, 0.0, 0.0)
-    weights = [point.n_tokens * _runs(config, point) for point, _ in left]
-    middle, _ = left[int(np.argsort(weights, kind="stable")[len(left) // 2])]
-    ensemble, key = config.prepare(middle), jax.random.key(config.seed)
-    start = time.perf_counter()
-    n_steps, _ = choose_steps(ensemble, key, STEP_PROMPTS, config.n_steps, 0, memory, here)
-    first = time.perf_counter() - start
-    start = time.perf_counter()
-    values = ensemble.pilot(n_steps, key, 0, memory, here)
-    once = time.perf_counter() - start
-    workers = len(here) * jax.process_count()
-    rate = workers * BLOCK * evaluations(config, middle, n_steps) / once
-    pilot = Moments.of(values)
+        return SweepPlan(len(points), 0, 0, 0, 0.0, 0.0, config.n_steps or 0, 0.0, 0, 0.0)
+    pilot = _measure(config, [point for point, _ in left], memory, devices)
+    known = [(point.time, state.n_steps) for point, state in left if state] or [(pilot.point.time, pilot.n_steps)]
+    workers = len(devices) * jax.process_count()
     counts, most, work = [], 0, 0.0
-    for point, known in left:
-        done = 0 if known is None else known.count
-        counts.append(max(expected_prompts(config, known or pilot) - done, 0))
+    for point, state in left:
+        done = 0 if state is None else state.moments.count
+        n_steps = expected_steps(config, point, known) if state is None else state.n_steps
+        expected = expected_prompts(config, pilot.moments if state is None else state.moments)
+        counts.append(max(expected - done, 0))
         most += (config.max_prompts or config.n_prompts or 0) - done
         work += counts[-1] * evaluations(config, point, n_steps)
-        if known is None:
+        if state is None:
             # Steps and steps half as long, on one block and one device, tell what the steps leave.
-            work += (
-                workers * BLOCK * (evaluations(config, point, n_steps) + evaluations(config, point, 2 * n_steps))
-            )
-    programs = len({(p.beta, p.n_tokens, p.vocab_size, p.law, p.estimator) for p, _ in left})
+            both = evaluations(config, point, n_steps) + evaluations(config, point, 2 * n_steps)
+            work += workers * BLOCK * both
+    rate = workers * pilot.rate
+    n_programs = len({_program(config, point) for point, _ in left})
     largest = max(config.bytes_per_prompt(point) for point, _ in left)
+    seconds = work / rate + pilot.compilation * n_programs + pilot.preparation * len(left)
     return SweepPlan(
         len(points), len(left), sum(counts), most if config.standard_error is not None else sum(counts), work,
-        largest * batch_size(largest, memory), n_steps, rate, work / rate + max(first - 3 * once, 0) * programs,
+        largest * batch_size(largest, memory), pilot.n_steps, rate, n_programs, seconds,
     )  # fmt: skip
 
 
-def _known(config: SweepConfig, points: list[Point], store: str | Path | None) -> list[Moments | None]:
-    """Moments that a store already has."""
-    found = None if store is None else read_store(store)
-    if store is None or found is None:
-        return [None] * len(points)
-    check_same(found[0], config, parse_location(store))
-    data = open_sweep(store)
-    counts, means, squares = (data[name].values for name in ("count", "mean", "m2"))
-    known = [(int(counts[p.index]), means[p.index], squares[p.index]) for p in points]
-    return [Moments(n, mean[~np.isnan(mean)], m2[~np.isnan(m2)]) if n else None for n, mean, m2 in known]
+@dataclasses.dataclass(frozen=True)
+class _Pilot:
+    """What one point of middle size took, on one block of prompts and one device: seconds and token-drifts each."""
+
+    point: Point
+    n_steps: int
+    moments: Moments
+    rate: float
+    compilation: float
+    preparation: float
 
 
-def _runs(config: SweepConfig, point: Point) -> int:
-    """Solves of one prompt, in units of one without gradient."""
+def _measure(config: SweepConfig, points: list[Point], memory: float, devices: Sequence[Any]) -> _Pilot:
+    weights = [point.n_tokens * runs(config, point) for point in points]
+    point = points[int(np.argsort(weights, kind="stable")[len(points) // 2])]
+    key = jax.random.key(config.seed)
+    ensemble, first_preparation = _timed(lambda: config.prepare(point))
+    _, preparation = _timed(lambda: config.prepare(point))
+    (n_steps, _), first = _timed(
+        lambda: choose_steps(ensemble, key, STEP_PROMPTS, config.n_steps, 0, memory, devices)
+    )
+    values, once = _timed(lambda: ensemble.pilot(n_steps, key, 0, memory, devices))
+    compilation = max(first - 3 * once, 0.0) + max(first_preparation - preparation, 0.0)
+    rate = BLOCK * evaluations(config, point, n_steps) / once
+    return _Pilot(point, n_steps, Moments.of(values), rate, compilation, preparation)
+
+
+def _timed(action: Callable[[], T]) -> tuple[T, float]:
+    start = time.perf_counter()
+    found = action()
+    return found, time.perf_counter() - start
+
+
+def _program(config: SweepConfig, point: Point) -> Hashable:
+    """What two points must have in common to be compiled once: sizes and kinds, not values."""
+    model, law = config.build_model(point), config.build_law(point.law)
+    shapes = tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(law))
     chosen = config.chosen_estimator(point.law, point.estimator)
-    n_sources = config.positions(point.n_tokens).size
-    return {"naive": 1, "adjoint": _GRADIENT, "glauber": 1 + n_sources}[chosen]
-
-
-def evaluations(config: SweepConfig, point: Point, n_steps: int) -> int:
-    """Velocities of tokens for one prompt: Tsit5 asks for six a step, and one before."""
-    return point.n_tokens * (6 * n_steps + 1) * _runs(config, point)
+    return model.kernel.n_modes, point.n_tokens, point.vocab_size, jax.tree.structure(law), shapes, chosen
 
 
 def _duration(seconds: float) -> str:

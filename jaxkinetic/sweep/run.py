@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,19 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxkinetic.particles.ensemble import Moments, local_devices
+from jaxkinetic._types import check_positive
+from jaxkinetic.particles.ensemble import BLOCK, Moments, local_devices
 from jaxkinetic.retrieval.estimate import ProfileEnsemble, choose_steps
-from jaxkinetic.sweep.config import Point, SweepConfig
+from jaxkinetic.sweep.config import Point, SweepConfig, one_line
 from jaxkinetic.sweep.processes import on_first
-from jaxkinetic.sweep.store import PointState, SweepStore, open_writer
+from jaxkinetic.sweep.progress import Meter
+from jaxkinetic.sweep.store import PointState, SweepStore, open_writer, read_store
+from jaxkinetic.sweep.work import evaluations
 
 STEP_PROMPTS = 2**16
+_MOST_READY = 256
+# Token-drift evaluations on each device between movements of the bar: tenths of a second on a processor core.
+_PIECE = 10**7
 
 
 def run_sweep(
@@ -40,15 +46,18 @@ def run_sweep(
         progress: whether to show the work done, its rate and the time left, on a terminal.
 
     Raises:
-        ValueError: if the store holds another configuration, or no devices are given.
+        ValueError: if a point cannot be computed, which is found before a store is made as far as it can be; if
+            the store holds another configuration, or no devices are given.
         StoreError: if the store cannot be read or written, or if another process writes to it; no finished chunk
             is lost.
     """
     here = local_devices(devices)
+    check_positive("memory", memory)
+    ready = _check_points(config, store, progress)
     with contextlib.ExitStack() as stack:
         writer = _Writer(stack, store)
         _, states = on_first(lambda: writer.begin(config, {}))
-        _advance(config, states, writer, memory, here, progress)
+        _advance(config, states, writer, ready, memory, here, progress)
 
 
 def extend_sweep(
@@ -81,12 +90,13 @@ def extend_sweep(
         StoreError: as `run_sweep`.
     """
     here = local_devices(devices)
+    check_positive("memory", memory)
     goals = {"n_prompts": n_prompts, "standard_error": standard_error, "max_prompts": max_prompts, "chunk": chunk}
     given = {name: value for name, value in goals.items() if value is not None}
     with contextlib.ExitStack() as stack:
         writer = _Writer(stack, store)
         record, states = on_first(lambda: writer.begin(None, given))
-        _advance(SweepConfig(**record), states, writer, memory, here, progress)
+        _advance(SweepConfig(**record), states, writer, {}, memory, here, progress)
 
 
 def extended(config: SweepConfig, goals: dict[str, Any]) -> SweepConfig:
@@ -126,77 +136,85 @@ class _Writer:
         self.store.write(point, state)
 
 
+def _check_points(config: SweepConfig, store: str | Path, progress: bool) -> dict[tuple[int, ...], ProfileEnsemble]:
+    """Prepare every point before a store is made; returns some, not to do it again."""
+    if on_first(lambda: read_store(store) is not None):
+        return {}
+    ready = {}
+    for point in tqdm(
+        list(config.points()), desc="checking", unit="point", leave=False, disable=None if progress else True
+    ):
+        ensemble = config.prepare(point)
+        if len(ready) < _MOST_READY:
+            ready[point.index] = ensemble
+    return ready
+
+
 def _advance(
     config: SweepConfig,
     states: list[PointState | None],
     writer: _Writer,
+    ready: dict[tuple[int, ...], ProfileEnsemble],
     memory: float,
     devices: Sequence[Any],
     progress: bool,
 ) -> None:
     key, points = jax.random.key(config.seed), list(config.points())
-    with _Meter(config, points, states, progress) as meter:
+    moments = [None if state is None else state.moments for state in states]
+    n_steps = [None if state is None else state.n_steps for state in states]
+    workers = len(devices) * jax.process_count()
+    with Meter(config, points, moments, n_steps, progress) as meter:
         for i, (point, state) in enumerate(zip(points, states, strict=True)):
             if state is not None and config.is_done(state.moments):
                 continue
-            ensemble = config.prepare(point)
-            if state is None:
-                n_steps, step_error = _steps(config, ensemble, key, memory, devices)
-            else:
-                n_steps, step_error = state.n_steps, state.step_error
-            moments = None if state is None else state.moments
-            while not config.is_done(moments):
-                count = 0 if moments is None else moments.count
-                moments = ensemble.run(n_steps, key, config.next_chunk(count), count, memory, devices, onto=moments)
-                state = PointState(moments, n_steps, step_error)
+            ensemble = ready.pop(point.index, None) or config.prepare(point)
+            with _naming(point):
+                state = state or _first_state(config, ensemble, key, memory, devices)
+            meter.begin(i, state.n_steps)
+            piece = _piece(config, point, state.n_steps, workers)
+            while not config.is_done(state.moments):
+                end = state.moments.count + config.next_chunk(state.moments.count)
+                while (count := state.moments.count) < end:
+                    onto = state.moments if count else None
+                    with _naming(point):
+                        found = ensemble.run(
+                            state.n_steps, key, min(piece, end - count), count, memory, devices,
+                            joint=config.joint, onto=onto,
+                        )  # fmt: skip
+                        _check_finite(found)
+                    state = dataclasses.replace(state, moments=found)
+                    meter.update(i, found)
                 on_first(lambda point=point, state=state: writer.write(point, state))
-                meter.update(i, moments)
 
 
-def _steps(
+def _piece(config: SweepConfig, point: Point, n_steps: int, workers: int) -> int:
+    """Prompts from one movement of the progress bar to the next, the same in every process; it changes no bit."""
+    round_of_all = BLOCK * workers
+    return round_of_all * -(-_PIECE // (BLOCK * evaluations(config, point, n_steps)))
+
+
+def _first_state(
     config: SweepConfig, ensemble: ProfileEnsemble, key: Any, memory: float, devices: Sequence[Any]
-) -> tuple[int, float]:
-    """Steps of a point, chosen once for all its prompts, now and later; as the first process finds them."""
+) -> PointState:
+    """A point before its first prompt: steps are chosen once for all of them, as the first process finds them."""
     found = choose_steps(ensemble, key, STEP_PROMPTS, config.n_steps, 0, memory, devices)
-    return on_first(lambda: found)
+    n_steps, step_error = on_first(lambda: found)
+    nothing = np.zeros(0)
+    return PointState(Moments(0, nothing, nothing), n_steps, step_error)
 
 
-class _Meter:
-    """Tokens of prompts done and to be done, on a terminal."""
-
-    def __init__(self, config: SweepConfig, points: list[Point], states: list[PointState | None], progress: bool):
-        self._config, self._points = config, points
-        moments = [None if state is None else state.moments for state in states]
-        self._done = [0 if m is None else m.count for m in moments]
-        self._expected = [expected_prompts(config, m) for m in moments]
-        self._meter = tqdm(
-            total=self._tokens(self._expected), initial=self._tokens(self._done), unit=" tokens", unit_scale=True,
-            disable=None if progress else True,
-        )  # fmt: skip
-
-    def __enter__(self) -> "_Meter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._meter.close()
-
-    def _tokens(self, counts: list[int]) -> int:
-        return sum(count * point.n_tokens for count, point in zip(counts, self._points, strict=True))
-
-    def update(self, i: int, moments: Moments) -> None:
-        added = moments.count - self._done[i]
-        self._done[i], self._expected[i] = moments.count, expected_prompts(self._config, moments)
-        self._meter.total = self._tokens(self._expected)
-        self._meter.set_description(f"point {i + 1}/{len(self._points)}", refresh=False)
-        self._meter.update(added * self._points[i].n_tokens)
+def _check_finite(moments: Moments) -> None:
+    """Keep NaN out of the store, where it would stay."""
+    if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.m2))):
+        raise ValueError(f"its values over {moments.count} prompts are not finite")
 
 
-def expected_prompts(config: SweepConfig, moments: Moments | None) -> int:
-    """Prompts that a point will take in all, as far as its variance tells."""
-    fewest = config.n_prompts or 0
-    if moments is None or config.standard_error is None:
-        return fewest if moments is None else max(fewest, moments.count)
-    if config.is_done(moments):
-        return moments.count
-    ratio = float(np.max(moments.standard_error)) / config.standard_error
-    return int(np.clip(moments.count * ratio**2, max(fewest, moments.count), config.max_prompts))
+@contextlib.contextmanager
+def _naming(point: Point) -> Iterator[None]:
+    """Say at which point a computation failed."""
+    try:
+        yield
+    except (ValueError, RuntimeError, FloatingPointError) as error:
+        raise ValueError(
+            f"The point {point} failed: {one_line(error).rstrip('.')}. Finished chunks are safe."
+        ) from error

@@ -8,8 +8,8 @@ import pytest
 
 import jaxkinetic as jk
 from jaxkinetic.particles.ensemble import Moments
-from jaxkinetic.sweep.plan import evaluations
-from jaxkinetic.sweep.run import expected_prompts
+from jaxkinetic.retrieval.estimators import ESTIMATORS, naive
+from jaxkinetic.sweep.work import evaluations, expected_prompts
 from tests.sweep.sweeps import TINY
 
 
@@ -139,3 +139,46 @@ def test_expected_prompts_follow_the_variance():
     assert expected_prompts(config.replace(standard_error=0.1), moments) == int(32 * moments.m2[0] / 31 / 32 / 0.01)
     assert expected_prompts(config.replace(standard_error=1e-5), moments) == 4096
     assert expected_prompts(config, None) == 96
+
+
+def test_points_that_differ_by_values_are_one_program_as_the_plan_says(tmp_path: Path, monkeypatch):
+    """Also for laws given by tables, which would otherwise be compiled again at every point."""
+    traces = []
+
+    def counted(problem, key):
+        traces.append(problem.n_tokens)
+        return naive(problem, key)
+
+    monkeypatch.setitem(ESTIMATORS, "naive", counted)
+    config = TINY.replace(
+        lam=[0.0, 0.5, 1.0], time=[0.5, 1.0], law=["one", "other"], n_prompts=32, n_steps=4,
+        laws={"one": {"probabilities": [[0.4], [0.6]]}, "other": {"probabilities": [[0.7], [0.3]]}},
+    )  # fmt: skip
+    jk.run_sweep(config, tmp_path / "s")
+    assert len(traces) == 1
+    assert jk.plan_sweep(config).n_programs == 1
+    assert len(traces) == 1
+    both = config.replace(law=["one", "uniform"])
+    jk.run_sweep(both, tmp_path / "both")
+    assert len(traces) == 2
+    assert jk.plan_sweep(both).n_programs == 2
+
+
+def test_joint_sweeps_keep_the_covariance_of_single_estimates(tmp_path: Path):
+    """Also through a restart, and for points with fewer sources than the longest."""
+    config = TINY.replace(n_tokens=[4, 8], time=1.0, sources="all", joint=True, n_prompts=64, n_steps=4)
+    jk.run_sweep(config, tmp_path / "s")
+    jk.extend_sweep(tmp_path / "s", n_prompts=96)
+    found = jk.open_sweep(tmp_path / "s")
+    model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
+    for n_tokens in (4, 8):
+        single = jk.estimate_profile(
+            model, 1.0, 4, n_tokens, 96, jax.random.key(0), estimator="naive", control_variate=False, joint=True,
+            n_steps=4,
+        )  # fmt: skip
+        point = found.sel(n_tokens=n_tokens).squeeze()
+        n = n_tokens - 1
+        np.testing.assert_allclose(point["covariance"].values[:n, :n], single.covariance, rtol=1e-14)
+        np.testing.assert_array_equal(point["standard_error"].values[:n], single.standard_error)
+        assert np.all(np.isnan(point["covariance"].values[n:]))
+    assert found["covariance"].dims[-2:] == ("source", "other_source")

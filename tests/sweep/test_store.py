@@ -1,22 +1,34 @@
 """Stores: one writer, one configuration, and no finished chunk is lost."""
 
+import contextlib
+import importlib.metadata
+import json
 import multiprocessing
 import os
+import platform
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
+import icechunk
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import zarr
 
 import jaxkinetic as jk
 from jaxkinetic.particles.ensemble import Moments
-from jaxkinetic.sweep import location
-from jaxkinetic.sweep.location import Location, StoreError, only_writer, open_storage, parse_location
+from jaxkinetic.retrieval.estimators import ESTIMATORS, naive
+from jaxkinetic.sweep import creation, manifest, writer_lock
+from jaxkinetic.sweep.location import Location, StoreError, open_storage, parse_location
+from jaxkinetic.sweep.manifest import sessions
 from jaxkinetic.sweep.run import _Writer
 from jaxkinetic.sweep.store import PointState, open_writer
+from jaxkinetic.sweep.writer_lock import lock_path, only_writer
 from tests.sweep.sweeps import TINY
 
 POINT = next(TINY.points())
@@ -50,10 +62,10 @@ def test_second_writer_is_refused_until_the_first_is_gone_even_if_killed(tmp_pat
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
     first.join()
-    assert (tmp_path / "s.lock").exists()
+    assert lock_path(store).exists()
     jk.extend_sweep(store, n_prompts=128)
     assert jk.open_sweep(store)["count"].sum() == 256
-    assert not (tmp_path / "s.lock").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
 
 
 def test_commits_of_another_writer_are_seen_where_there_are_no_locks(tmp_path: Path, monkeypatch):
@@ -61,8 +73,7 @@ def test_commits_of_another_writer_are_seen_where_there_are_no_locks(tmp_path: P
     store = tmp_path / "s"
     unlocked = monkeypatch.context
     with unlocked() as patch:
-        patch.setattr(location, "_lock", lambda *_: os.open(os.devnull, os.O_WRONLY))
-        patch.setattr(os, "truncate", lambda *_: None)
+        patch.setattr(writer_lock, "_lock", lambda *_: os.open(os.devnull, os.O_WRONLY))
         with open_writer(store, TINY) as first, open_writer(store, TINY) as second:
             first.write(POINT, STATE)
             with pytest.raises(StoreError, match="has been written by another process since this one opened it"):
@@ -143,6 +154,144 @@ def test_full_disk_loses_no_finished_chunk(tmp_path: Path, monkeypatch):
     np.testing.assert_array_equal(jk.open_sweep(store)["values"], jk.open_sweep(exact)["values"])
 
 
+def mount(folder: Path, size: int) -> None:
+    """A disk of so many bytes, in memory."""
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"no disk to fill: {done.stderr.strip()}; test_full_disk_loses_no_finished_chunk limits files")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    if shutil.which("mount") is None:
+        pytest.skip("no `mount` here; test_full_disk_loses_no_finished_chunk limits files instead")
+    folder = tmp_path / "disk"
+    mount(folder, 2**20)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all that is left."""
+    path = disk / "full"
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return path
+
+
+def test_a_disk_that_is_full_loses_no_finished_chunk_and_goes_on_with_room(small_disk: Path, tmp_path: Path):
+    """A real one: while a store is made, and from chunk to chunk."""
+    store, exact = small_disk / "s", tmp_path / "exact"
+    full = fill(small_disk)
+    with pytest.raises(StoreError, match=r"The store .* cannot be (made|opened): .*[Nn]o space left"):
+        jk.run_sweep(TINY, store)
+    assert [p.name for p in small_disk.iterdir()] == ["full"]
+    full.unlink()
+    writes, write = [], _Writer.write
+
+    def full_after_two(self: _Writer, *given) -> None:
+        if len(writes) == 2:
+            fill(small_disk)
+        write(self, *given)
+        writes.append(given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Writer, "write", full_after_two)
+        with pytest.raises(StoreError, match=r"cannot be written: .*[Nn]o space left.* finished chunks are safe"):
+            jk.run_sweep(TINY, store)
+    assert jk.open_sweep(store)["count"].values.ravel().tolist() == [64, 0]
+    full.unlink()
+    jk.run_sweep(TINY, store)
+    jk.run_sweep(TINY, exact)
+    np.testing.assert_array_equal(jk.open_sweep(store)["values"], jk.open_sweep(exact)["values"])
+
+
+def test_values_that_are_not_finite_never_enter_the_store(tmp_path: Path, monkeypatch):
+    """The second point blows up at its second chunk; the error names it, and chunks before it stay."""
+
+    def sick(problem, key):
+        values = naive(problem, key)
+        late = (problem.time > 0.7) & (jax.random.uniform(key) > 0.98)
+        return jnp.where(late, jnp.inf, values)
+
+    monkeypatch.setitem(ESTIMATORS, "naive", sick)
+    with pytest.raises(
+        ValueError,
+        match=r"The point beta = 1\.0, lam = 1\.0, time = 1\.0, n_tokens = 8, .* are not finite.* are safe",
+    ):
+        jk.run_sweep(TINY.replace(n_steps=4, n_prompts=960), tmp_path / "s")
+    found = jk.open_sweep(tmp_path / "s")
+    counts = found["count"].values.ravel()
+    assert counts[0] == 960
+    assert counts[1] < 960
+    assert np.all(np.isfinite(found["mean"].values[found["count"].values > 0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"law": {"waves": [{"n": 1, "cos": [1.0]}]}, "estimator": ["naive", "adjoint"]},
+            "estimator = adjoint cannot be computed: .*falls to 0",
+        ),
+        ({"beta": [1.0, 1e9]}, r"beta = 1000000000\.0, .* cannot be computed"),
+        ({"memory": float("nan")}, "`memory` must be positive and finite"),
+        ({"memory": -1.0}, "`memory` must be positive and finite"),
+    ],
+)
+def test_points_that_cannot_be_computed_are_found_before_a_store_is_made(
+    tmp_path: Path, change: dict, message: str
+):
+    change = dict(change)
+    options = {"memory": change.pop("memory")} if "memory" in change else {}
+    with pytest.raises(ValueError, match=message):
+        jk.run_sweep(TINY.replace(**change), tmp_path / "s", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_names_model_versions_and_device_and_every_run_is_recorded(tmp_path: Path, monkeypatch):
+    store = tmp_path / "s"
+    with open_writer(store, TINY) as writer:
+        writer.write(POINT, STATE)
+    first = jk.open_sweep(store).attrs
+    assert json.loads(first["model"]) == {
+        "kernel": {"name": "ExpCosine", "parameters": {"beta": [1.0]}},
+        "positions": {"name": "ALiBi", "parameters": {"lam": [1.0]}},
+    }
+    assert json.loads(first["laws"]) == {"uniform": {}}
+    versions = json.loads(first["versions"])
+    for name in ("jaxkinetic", "jax", "jaxlib", "diffrax", "equinox", "numpy", "icechunk", "zarr"):
+        assert versions[name] == importlib.metadata.version(name)
+    assert first["platform"] == platform.platform()
+    assert [run["event"] for run in sessions(first)] == ["made"]
+
+    # Looking, and opening without a commit, leave no record.
+    with open_writer(store, TINY):
+        pass
+    assert jk.open_sweep(store).attrs == first
+    now = manifest.session
+
+    def other(event: str) -> dict:
+        later = now(event)
+        return later | {"versions": later["versions"] | {"jax": "9.9.9"}, "device_kind": "TPU v9"}
+
+    monkeypatch.setattr(manifest, "session", other)
+    monkeypatch.setattr("jaxkinetic.sweep.store.session", other)
+    with pytest.warns(
+        UserWarning, match=rf"jax {versions['jax']} before, 9\.9\.9 now; device cpu before, TPU v9 now"
+    ):
+        jk.extend_sweep(store, n_prompts=128)
+    runs = sessions(jk.open_sweep(store).attrs)
+    assert [run["event"] for run in runs] == ["made", "extended"]
+    assert (runs[1]["versions"]["jax"], runs[1]["device_kind"]) == ("9.9.9", "TPU v9")
+    assert json.loads(jk.open_sweep(store).attrs["versions"]) == versions
+
+
 @pytest.mark.parametrize("damage", ["reference", "snapshots", "manifests"])
 def test_unreadable_store_is_left_as_it_is(tmp_path: Path, damage: str):
     store = tmp_path / "s"
@@ -184,17 +333,106 @@ def test_something_else_is_never_overwritten(tmp_path: Path, kind: str):
     assert (other.read_text() if kind == "file" else contents(other)) == before
 
 
-def test_half_made_store_is_made_again(tmp_path: Path):
-    with open_writer(tmp_path / "s", TINY):
+def half_made(store: Path) -> Path:
+    """What a run leaves that is killed while it makes a store, and before it has named it."""
+    with open_writer(store, TINY):
         pass
-    shutil.move(tmp_path / "s", tmp_path / "s.new")
-    (tmp_path / "s.new" / "refs" / "branch.main" / "ref.json").unlink()
+    left = store.parent / f".{store.name}.abc{creation._SUFFIX}"
+    left.mkdir()
+    (left / creation._MARKER).touch()
+    shutil.move(store, left / "store")
+    (left / "store" / "refs" / "branch.main" / "ref.json").unlink()
+    return left
+
+
+def test_half_made_store_is_made_again(tmp_path: Path):
+    half_made(tmp_path / "s")
     jk.run_sweep(TINY, tmp_path / "s")
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
 
 
+def test_nothing_of_others_beside_a_store_is_touched(tmp_path: Path):
+    """Names that a careless program would take for temporary ones, and ours with contents that are not ours."""
+    left = half_made(tmp_path / "s")
+    (left / "thesis.tex").write_text("\\begin{document}")
+    other = tmp_path / f".s.xyz{creation._SUFFIX}"
+    (other / "store").mkdir(parents=True)
+    (other / "store" / "thesis.tex").write_text("\\begin{document}")
+    for name in ("s.new", "s.tmp", f".s2.abc{creation._SUFFIX}"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / creation._MARKER).write_text("mine")
+    for name in ("s.lock", "s.new.lock", ".s.lock"):
+        (tmp_path / name).write_text("# This file is autogenerated.\n")
+    before = contents(tmp_path)
+    jk.run_sweep(TINY, tmp_path / "s")
+    jk.extend_sweep(tmp_path / "s", n_prompts=128)
+    after = {name: data for name, data in contents(tmp_path).items() if not name.startswith("s/")}
+    ours = {name for name in before if name.startswith(f"{left.name}/store/")} | {f"{left.name}/{creation._MARKER}"}
+    assert after == {name: data for name, data in before.items() if name not in ours}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_a_file_with_the_locks_name_is_refused_and_kept(tmp_path: Path, kind: str):
+    path, target = lock_path(tmp_path / "s"), tmp_path / "target"
+    target.write_text("mine")
+    if kind == "file":
+        path.write_text("mine")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(target)
+    with pytest.raises(StoreError, match=r"is no lock of a sweep\. It was left as it is"):
+        jk.run_sweep(TINY, tmp_path / "s")
+    assert path.is_dir() if kind == "folder" else path.read_text() == "mine"
+    assert path.is_symlink() == (kind == "link")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_link_and_its_target_share_one_lock(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with (
+        open_writer(tmp_path / "link", TINY),
+        pytest.raises(StoreError, match="is being written by another process"),
+        open_writer(tmp_path / "real", TINY),
+    ):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
+    assert (tmp_path / "link").is_symlink()
+    assert jk.open_sweep(tmp_path / "real").attrs["seed"] == 0
+
+
+def test_an_empty_repository_becomes_the_store(tmp_path: Path):
+    """What a kill leaves in an object store between its creation and its first commit."""
+    store = tmp_path / "s"
+    icechunk.Repository.create(icechunk.local_filesystem_storage(str(store)))
+    before = contents(store)
+    for attempt in (jk.open_sweep, jk.extend_sweep):
+        with pytest.raises(ValueError, match="there is none at"):
+            attempt(store)
+    assert jk.plan_sweep(TINY, store).n_left == 2
+    assert contents(store) == before
+    jk.run_sweep(TINY, store)
+    jk.run_sweep(TINY, tmp_path / "exact")
+    np.testing.assert_array_equal(jk.open_sweep(store)["values"], jk.open_sweep(tmp_path / "exact")["values"])
+    assert [s["event"] for s in sessions(jk.open_sweep(store).attrs)] == ["made"]
+
+
+def test_a_repository_of_something_else_is_left_alone(tmp_path: Path):
+    store = tmp_path / "s"
+    repository = icechunk.Repository.create(icechunk.local_filesystem_storage(str(store)))
+    session = repository.writable_session("main")
+    zarr.group(session.store).attrs["mine"] = 1
+    session.commit("mine")
+    before = contents(store)
+    with pytest.raises(StoreError, match="it is no sweep of this version"):
+        jk.run_sweep(TINY, store)
+    assert contents(store) == before
+
+
 def test_other_precision_is_refused(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("jaxkinetic.sweep.store._x64", lambda: "false")
+    for module in ("manifest", "store"):
+        monkeypatch.setattr(f"jaxkinetic.sweep.{module}.x64", lambda: "false")
     with open_writer(tmp_path / "s", TINY):
         pass
     monkeypatch.undo()
@@ -210,11 +448,13 @@ def test_other_precision_is_refused(tmp_path: Path, monkeypatch):
         ("s3://bucket/some/prefix", Location("s3", "bucket", "some/prefix")),
         ("s3://bucket/prefix/", Location("s3", "bucket", "prefix")),
         ("gs://bucket/prefix", Location("gs", "bucket", "prefix")),
+        ("file:///abs/my%20runs/a/", Location("file", "", "/abs/my runs/a")),
+        ("file://localhost/abs", Location("file", "", "/abs")),
     ],
 )
 def test_locations(text: str, expected: Location):
     assert parse_location(text) == expected
-    assert str(expected) == text.rstrip("/")
+    assert str(expected) == text.rstrip("/") or text.startswith("file://")
 
 
 @pytest.mark.parametrize(
@@ -224,6 +464,9 @@ def test_locations(text: str, expected: Location):
         ("ftp://host/file", "must be a folder or s3://bucket/prefix or gs://bucket/prefix, but is ftp://host/file"),
         ("s3://bucket", "must name a bucket and a prefix, but is s3://bucket"),
         ("s3:///prefix", "must name a bucket and a prefix"),
+        ("file://other/folder", "must be a folder of this host, as file:///folder"),
+        ("file:///", "must be a folder of this host"),
+        ("/", "must be a folder within another, but is /"),
     ],
 )
 def test_locations_that_are_none(text: str, message: str):
