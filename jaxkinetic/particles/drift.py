@@ -18,7 +18,7 @@ def spectral_drift(model: CausalAttention, theta: Angles) -> Angles:
     """Velocity of every token in O(N K), from w'(x) = -2 sum_n n w^(n) sin(n x).
 
     v_j = sum_{k < j} omega_{jk} w'(theta_j - theta_k), and v_1 = 0. Weights that are no exponentials take
-    O(N K log^2 N).
+    about one FFT over all tokens for each mode, O(N log N K).
 
     Args:
         model: kernel and positional weights.

@@ -118,6 +118,43 @@ def test_convolution_is_the_sum():
         np.testing.assert_allclose(causal_convolution(jnp.asarray(x), jnp.asarray(b)), exact, atol=1e-13)
 
 
+@pytest.mark.parametrize("growth", [-8.0, 0.0, 8.0])
+def test_rounding_is_relative_to_each_tokens_own_weights(growth):
+    """A single FFT over all tokens rounds relative to the largest sum, and fails all three."""
+    n = 4096
+    angle, lag = np.random.default_rng(2).uniform(0, 7, n), np.arange(n)
+    x = np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
+    b = np.where(lag > 0, np.exp(growth * lag / n), 0).astype(np.float32)
+    found = np.asarray(causal_convolution(jnp.asarray(x), jnp.asarray(b)))
+    assert found.dtype == np.float32
+    exact = np.stack([np.convolve(row.astype(float), b.astype(float))[:n] for row in x])
+    share = np.abs(found - exact)[:, 1:] / np.cumsum(b.astype(float))[1:]
+    assert share.max() < 1e-6
+
+
+@pytest.mark.slow
+def test_costs_about_one_fft_over_all_tokens():
+    @jax.jit
+    def one_fft(x, b):
+        n = x.shape[-1]
+        sums = jnp.fft.ifft(jnp.fft.fft(jax.lax.complex(*x), 2 * n) * jnp.fft.fft(b, 2 * n))[:n]
+        return jnp.stack([jnp.real(sums), jnp.imag(sums)])
+
+    def seconds(run, x, b):
+        start = time.perf_counter()
+        run(x, b).block_until_ready()
+        return time.perf_counter() - start
+
+    blocks = jax.jit(causal_convolution)
+    for n_tokens in (2**12, 2**14, 2**16):
+        x, b = jnp.stack([angles(n_tokens), angles(n_tokens, 1)]), jnp.linspace(1, 0, n_tokens).at[0].set(0)
+        np.testing.assert_allclose(blocks(x, b), one_fft(x, b), rtol=0, atol=1e-13 * 10 * n_tokens)
+        # In turns, so that a slow spell of the machine hits both.
+        pairs = [(seconds(blocks, x, b), seconds(one_fft, x, b)) for _ in range(40)]
+        ours, theirs = np.min(pairs, axis=0)
+        assert ours < 2.5 * theirs
+
+
 @pytest.mark.slow
 def test_cost_grows_almost_linearly():
     def seconds(n_tokens):
