@@ -124,11 +124,8 @@ def plot_fits(fits: Sequence[CurveFit], figure: Figure | None = None) -> Figure:
 
 
 def describe(fit: CurveFit, name: str) -> str:
-    """Interval of "beta" or "lam" in words, with "unidentified" where the data leave it open."""
-    interval = fit.intervals[name]
-    if interval.closed:
-        return f"in {interval} ({100 * fit.level:.0f} %)"
-    return f"unidentified, {interval}"
+    """Interval of "beta" or "lam" in words; see `CurveFit.describe`."""
+    return fit.describe(name)
 
 
 def plot_measured(model: str = "GPT-3.5-Turbo", n_items: int = 20) -> Figure:
