@@ -1,7 +1,7 @@
 """`jaxkinetic estimate`: the profile of finite prompts, from particles, with error bars."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -19,7 +19,7 @@ from jaxkinetic.cli.common import (
     write_json,
 )
 from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
-from jaxkinetic.cli.law_file import read_settings
+from jaxkinetic.cli.law_file import law_of
 from jaxkinetic.law_table import LAWS, build_law
 
 
@@ -60,7 +60,7 @@ def estimate(
     """
     check_folder(out)
     check_hosts(hosts)
-    table = LAWS[law] if config is None else _law_of(config)
+    table = LAWS[law] if config is None else law_of(config)
     configure()
     import jax
     import matplotlib.pyplot as plt
@@ -115,13 +115,3 @@ def estimate(
         "standard_error": found.standard_error.tolist(),
     }  # fmt: skip
     write_json(record, json)
-
-
-def _law_of(config: Path) -> Any:
-    """The law of a TOML file, which may say nothing else: the rest is for flags."""
-    settings = read_settings(config)
-    others = sorted(set(settings) - {"law"})
-    if others:
-        raise ValueError(f"{config} may give the law only, but also gives {', '.join(others)}: use flags.")
-    law = settings.get("law", {})
-    return LAWS[law] if isinstance(law, str) and law in LAWS else law

@@ -156,7 +156,8 @@ def _narrow(ends: list[_End], limit: float, best: Sequence[float], data: CurveDa
         share = [end.shares(limit, best[2], count)[:, None] for end in ends]
         guess = np.stack([end.inside + x * (end.outside - end.inside) for end, x in zip(ends, share, strict=True)])
         if k == 0:
-            found = _lowest(*guess.reshape(-1, 3).T[:2], np.repeat(modes, count), data, bounds)
+            beta, lam, _ = guess.reshape(-1, 3).T
+            found = _lowest(beta, lam, np.repeat(modes, count), data, bounds)
         else:
             found = _lower_of(guess, ends, data, bounds)
         places = np.stack([found.beta, found.lam, found.chi2], axis=1).reshape(len(ends), -1, 3)
@@ -175,8 +176,8 @@ def _lower_of(guess: np.ndarray, ends: list[_End], data: CurveData, bounds: Rang
         other = 1 - (end.mode - FIXED_BETA)
         starts[:, i, :, other] = np.array([end.inside[other], end.outside[other]])[:, None]
     modes = np.broadcast_to(np.array([end.mode for end in ends])[:, None], starts.shape[:3])
-    found = search.polish(*starts.reshape(-1, 3).T[:2], modes.ravel(), data, bounds)
-    beta, lam, chi2 = (x.reshape(2, -1) for x in found)
+    beta, lam, _ = starts.reshape(-1, 3).T
+    beta, lam, chi2 = (x.reshape(2, -1) for x in search.polish(beta, lam, modes.ravel(), data, bounds))
     lower = np.argmin(chi2, axis=0), np.arange(chi2.shape[1])
     return Profile(beta[lower], lam[lower], chi2[lower])
 
