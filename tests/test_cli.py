@@ -56,7 +56,18 @@ def test_help_is_complete_and_does_not_wait_for_jax(arguments: list[str]) -> Non
     assert done.returncode == 0
     options = {
         "": COMMANDS,
-        "fit": ["--model", "--csv", "--all", "--level", "--out", "--json"],
+        "fit": [
+            "--model",
+            "--csv",
+            "--all",
+            "--task",
+            "--level",
+            "--beta-range",
+            "--n-tokens",
+            "--law",
+            "--out",
+            "--json",
+        ],
         "posterior": [
             "--model",
             "--all",

@@ -8,9 +8,12 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+if TYPE_CHECKING:
+    from jaxkinetic import RetrievalCurve
 
 OutFolder = Annotated[
     Path, tyro.conf.arg(name="out", metavar="DIR", help="Folder for figures and results; made if missing.")
@@ -102,3 +105,24 @@ def dump(record: Any) -> str:
         return None if isinstance(x, float) and not math.isfinite(x) else x
 
     return json.dumps(plain(record), indent=2)
+
+
+def title(curves: "list[RetrievalCurve]") -> str:
+    """What curves that are fitted together are of."""
+    lengths = ", ".join(str(c.n_items) for c in curves if c.n_items)
+    name = ", ".join(text for text in (curves[0].name or "curve", curves[0].task) if text)
+    return f"{name}: {sum(c.sources.size for c in curves)} points" + (f", {lengths} items" if lengths else "")
+
+
+def p_text(p_value: float) -> str:
+    """A p-value, or that it is not known."""
+    return "p unknown" if math.isnan(p_value) else f"p = {p_value:.3g}"
+
+
+def curve_record(curve: "RetrievalCurve") -> dict[str, Any]:
+    """A measured curve for machines."""
+    return {
+        "name": curve.name, "task": curve.task, "n_items": curve.n_items, "origin": curve.origin,
+        "sources": curve.sources.tolist(), "accuracy": curve.accuracy.tolist(),
+        "standard_error": curve.standard_error.tolist(),
+    }  # fmt: skip

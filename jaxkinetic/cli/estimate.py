@@ -21,7 +21,7 @@ from jaxkinetic.cli.common import (
     write_json,
 )
 from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
-from jaxkinetic.cli.law_file import read_settings
+from jaxkinetic.cli.law_file import law_of
 from jaxkinetic.law_table import LAWS, build_law
 
 # Of the limit's solver: more take longer than a line in a picture is worth.
@@ -70,7 +70,7 @@ def estimate(
     """
     check_folder(out)
     check_hosts(hosts)
-    table = LAWS[law] if config is None else _law_of(config)
+    table = LAWS[law] if config is None else law_of(config)
     configure()
     import jax
     import matplotlib.pyplot as plt
@@ -150,13 +150,3 @@ def _limit(model: Any, prompts: Any, time: float, vocab_size: int, sources: Any)
     if not np.all(np.isfinite(values)):
         return None, "its values are not finite."
     return np.asarray(values), None
-
-
-def _law_of(config: Path) -> Any:
-    """The law of a TOML file, which may say nothing else: the rest is for flags."""
-    settings = read_settings(config)
-    others = sorted(set(settings) - {"law"})
-    if others:
-        raise ValueError(f"{config} may give the law only, but also gives {', '.join(others)}: use flags.")
-    law = settings.get("law", {})
-    return LAWS[law] if isinstance(law, str) and law in LAWS else law

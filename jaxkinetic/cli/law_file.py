@@ -16,7 +16,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from jaxkinetic.law_table import check_keys, number, numbers
+from jaxkinetic.law_table import LAWS, check_keys, number, numbers
 
 _KEYS = ("beta", "lam", "times", "sources", "observable_mode", "law", "tolerance")
 
@@ -42,3 +42,17 @@ def read_settings(path: Path) -> dict[str, Any]:
     if isinstance(mode, bool) or not isinstance(mode, int):
         raise ValueError(f"Argument `observable_mode` must be a non-zero integer, but is {mode!r}.")
     return settings
+
+
+def law_of(path: Path) -> Any:
+    """The law of a TOML file that may say nothing else: the rest is for flags.
+
+    Raises:
+        ValueError: as `read_settings` does, and on other keys.
+    """
+    settings = read_settings(path)
+    others = sorted(set(settings) - {"law"})
+    if others:
+        raise ValueError(f"{path} may give the law only, but also gives {', '.join(others)}: use flags.")
+    law = settings.get("law", {})
+    return LAWS[law] if isinstance(law, str) and law in LAWS else law

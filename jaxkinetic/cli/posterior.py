@@ -67,9 +67,10 @@ def posterior(
     from tqdm import tqdm
 
     from jaxkinetic import Priors, curve_posterior, list_models, load_curves, plotting, read_curves
+    from jaxkinetic.inference.curves import by_model
 
     if csv:
-        groups = _by_model([curve for path in csv for curve in read_curves(path, n_items)])
+        groups = by_model(curve for path in csv for curve in read_curves(path, n_items))
     else:
         names = list_models(task=task) if all else list(dict.fromkeys(model)) or _DEFAULT
         groups = [load_curves(model=name, task=task) for name in names]
@@ -95,10 +96,6 @@ def posterior(
         save(figure, out / ("posterior.png" if i == 0 else f"posterior-{i + 1}.png"), json)
         plt.close(figure)
     write_json(record, json)
-
-
-def _by_model(curves: "list[RetrievalCurve]") -> "list[list[RetrievalCurve]]":
-    return [[c for c in curves if c.name == name] for name in dict.fromkeys(c.name for c in curves)]
 
 
 def _name(curves: "list[RetrievalCurve]") -> str:

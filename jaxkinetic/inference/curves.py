@@ -188,6 +188,14 @@ def _load(dataset: str) -> list[RetrievalCurve]:
         return _parse(csv.DictReader(file), dataset, None)
 
 
+def by_model(curves: Iterable[RetrievalCurve]) -> list[list[RetrievalCurve]]:
+    """Curves of one model and task together, in the order in which these first appear."""
+    groups: dict[tuple[str, str], list[RetrievalCurve]] = {}
+    for curve in curves:
+        groups.setdefault((curve.name, curve.task), []).append(curve)
+    return list(groups.values())
+
+
 def check_curves(curves: Sequence[Any]) -> None:
     """Refuse what is not a list of curves of two positions or more."""
     if not curves:

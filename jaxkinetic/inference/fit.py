@@ -1,6 +1,7 @@
 """Least-squares fit of beta and lam to measured retrieval curves, with honest intervals."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -82,7 +83,14 @@ class CurveFit:
     errors_known: bool
     level: float
     _data: CurveData = dataclasses.field(repr=False)
-    _region: Surface = dataclasses.field(repr=False)
+    _bounds: Range = dataclasses.field(repr=False)
+
+    def describe(self, name: str) -> str:
+        """Interval of "beta" or "lam" in words, with "unidentified" where the data leave it open."""
+        interval = self.intervals[name]
+        if interval.closed:
+            return f"in {interval} ({100 * self.level:g} %)"
+        return f"unidentified, {interval}"
 
     def predict(self, curve: RetrievalCurve, sources: Any = None) -> np.ndarray:
         """Fitted accuracy of one of the fitted curves, at its own positions or at others in (0, 1]."""
@@ -102,6 +110,12 @@ class CurveFit:
             curve, sources, self._region.beta[inside], self._region.lam[inside], left[inside]
         )
         return low.min(axis=0), high.max(axis=0)
+
+    @functools.cached_property
+    def _region(self) -> Surface:
+        # Bands alone need it.
+        limit = self.chi2 + threshold(self.level)
+        return _region(limit, self.surface, self.profiles, self._data, self._bounds)
 
     def _extremes(self, curve, sources, beta, lam, left):
         index = next((i for i, c in enumerate(self.curves) if c is curve), None)
@@ -195,7 +209,7 @@ def fit_curves(
         errors_known=errors_known,
         level=level,
         _data=data,
-        _region=_region(chi2 + threshold(level), whole, profiles, data, bounds),
+        _bounds=bounds,
     )
 
 

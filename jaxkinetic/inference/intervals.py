@@ -11,7 +11,9 @@ from jaxkinetic.inference.projection import CurveData
 from jaxkinetic.inference.search import FIXED_BETA, FIXED_LAM, LANES, Polished, Range, Surface
 
 PARAMETERS = ("beta", "lam")
-_ROUNDS = 6
+_ROUNDS = 12
+_CLOSER = 8.0
+_NARROW = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,28 +127,59 @@ class _End:
         mode = FIXED_BETA if name == "beta" else FIXED_LAM
         return cls(mode, points[outermost], points[outermost if is_open else outermost + side], is_open)
 
-    def gap(self) -> float:
-        return 0.0 if self.is_open else self.distance(self.outside)
+    def shares(self, limit: float, lowest: float, count: int) -> np.ndarray:
+        """Where to try between the inner and the outer point: partly evenly, partly ever closer to the likely end.
+
+        There the root of the rise, which is straight where the profile is a parabola, reaches that of the limit.
+        """
+        rise = np.sqrt([max(x - lowest, 0) for x in (self.inside[2], limit, self.outside[2])])
+        aim = (rise[1] - rise[0]) / max(rise[2] - rise[0], np.finfo(float).tiny)
+        even, close = np.linspace(0, 1, count // 4 + 1)[1:], _CLOSER ** -np.arange(1, 1 + (count - count // 4) // 2)
+        return np.sort(np.clip(np.concatenate([even, aim + close, aim - close]), 0, 1))
+
+    def is_narrow(self, best: Sequence[float]) -> bool:
+        # An end far nearer to zero than to the best point is wanted to its own digits.
+        size = min(self.distance(best), abs(self.inside[self.mode - FIXED_BETA]))
+        return self.is_open or bool(self.distance(self.outside) <= _NARROW * size)
 
     def distance(self, point: Sequence[float] | np.ndarray) -> float:
         column = self.mode - FIXED_BETA
         return abs(self.inside[column] - point[column])
 
 
-def _narrow(ends: list[_End], limit: float, best: tuple, data: CurveData, bounds: Range) -> None:
-    """Narrow all ends at once, by many subdivisions a round, to a millionth of their distance from the best."""
-    share = np.linspace(0, 1, LANES // len(ends) + 1)[1:, None]
-    modes = np.repeat([end.mode for end in ends], len(share))
-    for _ in range(_ROUNDS):
-        guess = np.concatenate([end.inside + share * (end.outside - end.inside) for end in ends])
-        found = _lowest(guess[:, 0], guess[:, 1], modes, data, bounds)
+def _narrow(ends: list[_End], limit: float, best: Sequence[float], data: CurveData, bounds: Range) -> None:
+    """Narrow all ends at once to a millionth of themselves and of their distance from the best, by many trials."""
+    modes = [end.mode for end in ends]
+    for k in range(_ROUNDS):
+        # The valleys of the other parameter are looked for once; later trials start from either side of the end.
+        count = LANES // len(ends) if k == 0 else LANES // (2 * len(ends))
+        share = [end.shares(limit, best[2], count)[:, None] for end in ends]
+        guess = np.stack([end.inside + x * (end.outside - end.inside) for end, x in zip(ends, share, strict=True)])
+        if k == 0:
+            beta, lam, _ = guess.reshape(-1, 3).T
+            found = _lowest(beta, lam, np.repeat(modes, count), data, bounds)
+        else:
+            found = _lower_of(guess, ends, data, bounds)
         places = np.stack([found.beta, found.lam, found.chi2], axis=1).reshape(len(ends), -1, 3)
         for end, place in zip(ends, places, strict=True):
             over = np.flatnonzero(place[:, 2] > limit)
             first = over[0] if over.size else len(place) - 1
             end.inside, end.outside = (place[first - 1] if first else end.inside), place[first]
-        if all(end.gap() <= 1e-6 * end.distance(best) for end in ends):
+        if all(end.is_narrow(best) for end in ends):
             break
+
+
+def _lower_of(guess: np.ndarray, ends: list[_End], data: CurveData, bounds: Range) -> Profile:
+    """Smallest chi-squared at each trial, from the other parameter inside and outside of its end."""
+    starts = np.stack([guess, guess])
+    for i, end in enumerate(ends):
+        other = 1 - (end.mode - FIXED_BETA)
+        starts[:, i, :, other] = np.array([end.inside[other], end.outside[other]])[:, None]
+    modes = np.broadcast_to(np.array([end.mode for end in ends])[:, None], starts.shape[:3])
+    beta, lam, _ = starts.reshape(-1, 3).T
+    beta, lam, chi2 = (x.reshape(2, -1) for x in search.polish(beta, lam, modes.ravel(), data, bounds))
+    lower = np.argmin(chi2, axis=0), np.arange(chi2.shape[1])
+    return Profile(beta[lower], lam[lower], chi2[lower])
 
 
 def _lowest(beta: np.ndarray, lam: np.ndarray, modes: np.ndarray, data: CurveData, bounds: Range) -> Profile:

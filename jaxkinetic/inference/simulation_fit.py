@@ -29,9 +29,9 @@ from jaxkinetic.inference.projection import stack_curves
 from jaxkinetic.inference.search import Range
 from jaxkinetic.inference.simulated_shape import SPACING, Builder, coordinates, parameters
 from jaxkinetic.inference.simulation_run import Run, Settings, prepare_run
-from jaxkinetic.inference.simulation_state import Blocks, Weighted
+from jaxkinetic.inference.simulation_state import Blocks, Weighted, counted
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw, UniformPrompts, required_modes
-from jaxkinetic.retrieval.estimate import Estimator, source_tokens
+from jaxkinetic.retrieval.estimate import Estimator, choose_estimator, source_tokens
 
 PARAMETERS = ("beta", "lam")
 # Linear errors of an e-fold say no more than that the parameter cannot be told.
@@ -101,6 +101,11 @@ class SimulationFit:
         """Standard error of "beta" and of "lam", infinite where unidentified by the information."""
         return dict(zip(PARAMETERS, np.sqrt(np.diag(self.covariance)).tolist(), strict=True))
 
+    @property
+    def tail(self) -> slice:
+        """Blocks of the history that make the estimate."""
+        return counted(len(self.history))
+
     def describe(self, name: str) -> str:
         """Value and standard error in words, with "unidentified" where the curves do not bound it."""
         value = float(getattr(self, name))
@@ -118,6 +123,23 @@ class SimulationFit:
         with np.errstate(over="ignore"):
             low, high = np.exp(ends) if name == "beta" else np.sinh(ends)
         return float(low), float(high)
+
+    def predict(self, curve: RetrievalCurve) -> Float[np.ndarray, " position"]:
+        """Fitted accuracy of one of the fitted curves at its own positions."""
+        at, tokens = self._place(curve)
+        return self.offset[at] + self.contrast[at] * self.values[tokens]
+
+    def prediction_error(self, curve: RetrievalCurve) -> Float[np.ndarray, " position"]:
+        """Monte Carlo error of `predict`, of the simulated shape alone."""
+        at, tokens = self._place(curve)
+        return self.contrast[at] * self.standard_error[tokens]
+
+    def _place(self, curve: RetrievalCurve) -> tuple[int, np.ndarray]:
+        index = next((i for i, c in enumerate(self.curves) if c is curve), None)
+        if index is None:
+            raise ValueError("Argument `curve` must be one of the fitted curves; see `.curves`.")
+        tokens = (source_tokens(curve.sources, self.n_tokens, False) + 1) / self.n_tokens
+        return index, np.searchsorted(self.sources, tokens)
 
     def contains(self, beta: float, lam: float, level: float = 0.95) -> bool:
         """Whether the joint region of (log beta, arcsinh lam) holds a point: its two-dimensional normal ellipse."""
@@ -209,8 +231,9 @@ def fit_by_simulation(
         raise ValueError("Argument `estimator` must not be 'naive': its noise hides the profile. Use 'glauber'.")
     law = UniformPrompts() if prompts is None else prompts
     build = _Standard(required_modes(bounds.beta[1] * math.exp(SPACING))) if model is None else model
-    first = _start(start, curves, time, vocab_size, bounds)
     each = _tokens(curves, n_tokens)
+    choose_estimator(law, estimator, "soft")
+    first = _start(start, curves, time, vocab_size, bounds)
     tokens = np.unique(np.concatenate(each))
     stacked, errors_known = stack_curves(curves, float(time), vocab_size, 1)
     index = [np.pad(np.searchsorted(tokens, t), (0, stacked.accuracy.shape[1] - t.size)) for t in each]

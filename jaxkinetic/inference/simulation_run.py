@@ -33,6 +33,7 @@ _FEWEST_BLOCKS = 8
 _DRIFT = 3.0
 # In the data's standard errors: so far the model is linear.
 _LONGEST_STEP = 0.5
+_LARGEST_BLUR = 0.1
 _FARTHEST_CONTROL = 0.1
 _PROMPTS = 2**14
 _SIGMA = np.linspace(0.05, 0.95, 7)
@@ -107,6 +108,19 @@ class Summary(NamedTuple):
     scatter: Float[np.ndarray, "2 2"]
     noise: Float[np.ndarray, "2 2"]
     whiten: Float[np.ndarray, "2 2"]
+
+    @property
+    def blur(self) -> float:
+        """Monte Carlo noise over what it blurs, the spread of the shape over positions; at worst over curves.
+
+        Lines through a blurred shape are too flat, and flat lines move no parameter.
+        """
+        weight = self.data.weight / np.sum(self.data.weight, axis=1, keepdims=True)
+        shape = self.shape[self.data.token]
+        center = np.sum(weight * shape, axis=1, keepdims=True)
+        spread = np.sum(weight * (shape - center) ** 2, axis=1)
+        noise = np.sum(weight * self.variance[self.data.token], axis=1)
+        return float(np.max(noise / np.maximum(spread, np.finfo(float).tiny ** 0.5)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +237,7 @@ class Run:
             and at.error <= tolerance
             and is_still
             and at.step <= _LONGEST_STEP
+            and found.blur <= _LARGEST_BLUR
         )
 
     def _none(self, start: Float[np.ndarray, "2"]) -> Blocks:

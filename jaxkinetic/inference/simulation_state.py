@@ -14,6 +14,11 @@ _LONGEST = 0.5
 _FIRST_SHARE = 4
 
 
+def counted(n_blocks: int) -> slice:
+    """Blocks that count: all but the first, which does not move, and but the first quarter."""
+    return slice(min(max(1, n_blocks // _FIRST_SHARE), n_blocks - 1), n_blocks)
+
+
 class Weighted(NamedTuple):
     """Measured curves as rectangles (C, P): fractions, inverse variances, the place of each position's token."""
 
@@ -47,9 +52,8 @@ class Blocks(NamedTuple):
 
     @property
     def tail(self) -> slice:
-        """Blocks that count: all but the first, which does not move, and but the first quarter."""
-        count = len(self.means)
-        return slice(min(max(1, count // _FIRST_SHARE), count - 1), count)
+        """Blocks that count; see `counted`."""
+        return counted(len(self.means))
 
     def add(self, found: dict[str, Any], end: Any, optimizer: list[np.ndarray]) -> "Blocks":
         """These blocks and one more."""

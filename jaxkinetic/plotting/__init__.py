@@ -6,6 +6,7 @@ from jaxkinetic.plotting.curves import (
     plot_fit,
     plot_fits,
     plot_fitted_curve,
+    plot_intervals,
     plot_likelihood,
     plot_measured,
 )
@@ -16,6 +17,7 @@ from jaxkinetic.plotting.posterior import plot_marginal, plot_posterior, plot_po
 from jaxkinetic.plotting.profiles import plot_estimate, plot_profile, plot_profile_line, plot_profiles
 from jaxkinetic.plotting.prompts import plot_angles, plot_circle, plot_snapshots
 from jaxkinetic.plotting.sensitivity import plot_elasticities, plot_experiment, plot_sensitivity
+from jaxkinetic.plotting.simulation_fit import plot_history, plot_simulated_curve, plot_simulation_fit
 from jaxkinetic.plotting.style import COLOURS, MARKERS
 from jaxkinetic.plotting.sweep import plot_sweep
 
@@ -38,6 +40,8 @@ __all__ = [
     "plot_fit",
     "plot_fits",
     "plot_fitted_curve",
+    "plot_history",
+    "plot_intervals",
     "plot_likelihood",
     "plot_limit",
     "plot_marginal",
@@ -52,6 +56,8 @@ __all__ = [
     "plot_profile_line",
     "plot_profiles",
     "plot_sensitivity",
+    "plot_simulated_curve",
+    "plot_simulation_fit",
     "plot_snapshots",
     "plot_sweep",
     "plot_weights",

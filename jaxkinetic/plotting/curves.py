@@ -85,7 +85,7 @@ def plot_fit(fit: CurveFit, figure: Figure | None = None) -> Figure:
         ax.set_title(f"{curve.n_items} items" if curve.n_items else curve.label, fontsize=10)
         if i:
             ax.set_ylabel("")
-    _show_curves(list(axes[:n]))
+    share_height(list(axes[:n]))
     plot_likelihood(fit, axes[n])
     axes[n].set_title("68 % (solid) and 95 % (dashed) regions, best point", fontsize=10)
     name = fit.curves[0].name or "retrieval curve"
@@ -99,36 +99,65 @@ def plot_fit(fit: CurveFit, figure: Figure | None = None) -> Figure:
 
 
 def plot_fits(fits: Sequence[CurveFit], figure: Figure | None = None) -> Figure:
-    """Every fit in a panel of its own, its curves told apart by colour and marker."""
-    n_columns = 4
-    n_rows = -(-(len(fits) + 1) // n_columns)
-    figure = figure or plt.figure(figsize=(4 * n_columns, 3.5 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    """Every fit in a panel of its own, its curves told apart by colour and marker, and all intervals below."""
+    # Three or four columns, whichever leaves fewer panels empty.
+    n_columns = min(len(fits), min((4, 3), key=lambda n: -len(fits) % n))
+    n_rows = -(-len(fits) // n_columns)
+    below = 0.8 + 0.25 * len(fits)
+    width = max(4.2 * n_columns, 10)
+    figure = figure or plt.figure(figsize=(width, 3.3 * n_rows + below), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[3.3 * n_rows, below])
+    axes = upper.subplots(n_rows, n_columns, squeeze=False).ravel()
     lengths = sorted({c.n_items or 0 for fit in fits for c in fit.curves})
     for fit, ax in zip(fits, axes, strict=False):
         for curve in fit.curves:
             i = lengths.index(curve.n_items or 0)
             label = f"{curve.n_items} items" if curve.n_items else curve.label
             plot_fitted_curve(fit, curve, ax, colour=COLOURS[i % 7], marker=MARKERS[i % 7], label=label)
-        _show_curves([ax])
-        ax.set_title(rf"{fit.curves[0].name}: $\chi^2$/dof = {fit.chi2:.1f}/{fit.dof}", fontsize=10)
+        share_height([ax])
+        p_value = f", p = {fit.p_value:.2g}" if fit.errors_known else ""
+        ax.set_title(rf"{fit.curves[0].name}: $\chi^2$ = {fit.chi2:.1f} / {fit.dof}{p_value}", fontsize=10)
         ax.legend(fontsize=7)
-    summary = axes[len(fits)]
-    for fit, colour in zip(fits, COLOURS, strict=False):
-        plot_likelihood(fit, summary, colour, fit.curves[0].name)
-    summary.set_title("68 % (solid) and 95 % (dashed) regions", fontsize=10)
-    summary.legend(fontsize=6, loc="upper left")
-    for ax in axes[len(fits) + 1 :]:
+    for ax in axes[len(fits) :]:
         ax.remove()
+    left, right = lower.subplots(1, 2, sharey=True)
+    plot_intervals(fits, "beta", left)
+    plot_intervals(fits, "lam", right)
     return figure
 
 
+def plot_intervals(fits: Sequence[CurveFit], name: str, ax: Axes | None = None) -> Axes:
+    """Draw the interval of "beta" or "lam" of every fit, the best points, and arrows where an end is open."""
+    ax = ax or plt.gca()
+    if name == "beta":
+        ax.set_xscale("log")
+        ax.set_xlabel(r"sharpness of attention, $\beta$")
+    else:
+        ax.set_xscale("symlog", linthresh=0.01, linscale=0.5)
+        ax.set_xlabel(r"positional bias, $\lambda$")
+    low, high = (min(f.intervals[name].low for f in fits), max(f.intervals[name].high for f in fits))
+    for row, fit in enumerate(fits):
+        interval, colour = fit.intervals[name], COLOURS[2] if fit.identifiable[name] else COLOURS[0]
+        ax.plot([interval.low, interval.high], [row, row], color=colour, lw=2, solid_capstyle="butt")
+        for end, is_open, arrow in (
+            (interval.low, interval.low_open, "<"),
+            (interval.high, interval.high_open, ">"),
+        ):
+            ax.plot(end, row, arrow if is_open else "|", color=colour, ms=7, mew=2, clip_on=False)
+        ax.plot(getattr(fit, name), row, "*", color="white", mec="black", ms=9, zorder=5, clip_on=False)
+    ax.set_xlim(low, high)
+    ax.set_ylim(len(fits) - 0.5, -0.5)
+    ax.set_yticks(range(len(fits)), [fit.curves[0].name or "curve" for fit in fits])
+    ax.grid(axis="x", color="0.9")
+    ax.set_axisbelow(True)
+    level = f"{100 * fits[0].level:g} % intervals; arrows: open, the parameter is unidentified"
+    ax.set_title(level if name == "beta" else "stars: best points", fontsize=10)
+    return ax
+
+
 def describe(fit: CurveFit, name: str) -> str:
-    """Interval of "beta" or "lam" in words, with "unidentified" where the data leave it open."""
-    interval = fit.intervals[name]
-    if interval.closed:
-        return f"in {interval} ({100 * fit.level:.0f} %)"
-    return f"unidentified, {interval}"
+    """Interval of "beta" or "lam" in words; see `CurveFit.describe`."""
+    return fit.describe(name)
 
 
 def plot_measured(model: str = "GPT-3.5-Turbo", n_items: int = 20) -> Figure:
@@ -146,9 +175,12 @@ def plot_measured(model: str = "GPT-3.5-Turbo", n_items: int = 20) -> Figure:
     return figure
 
 
-def _show_curves(axes: Sequence[Axes]) -> None:
-    """Fit the view to data and fits, with one height so that depths compare; bands may leave it."""
-    ends = [np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines]) for ax in axes]
+def share_height(axes: Sequence[Axes]) -> None:
+    """Fit the view to data and fits, with one height so that depths compare; bands may leave it.
+
+    A fit that leaves what an accuracy can be, between positions that were measured, leaves the view as well.
+    """
+    ends = [np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines]).clip(0, 100) for ax in axes]
     height = 1.3 * max(float(np.ptp(y)) for y in ends)
     for ax, y in zip(axes, ends, strict=True):
         middle = (float(y.min()) + float(y.max())) / 2

@@ -1,6 +1,7 @@
 """Fits through the simulator: derivatives against differences, planted parameters, bits after interruptions."""
 
 import dataclasses
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +13,8 @@ import pytest
 
 import jaxkinetic as jk
 from jaxkinetic.inference import simulation_run
-from jaxkinetic.inference.simulated_shape import SPACING, SimulatedShape, coordinates
+from jaxkinetic.inference.simulated_shape import SPACING, Geometry, SimulatedShape, coordinates
+from jaxkinetic.inference.simulation_state import Weighted, eliminate, whitening
 from jaxkinetic.integrate import constant_steps, march
 from jaxkinetic.particles.drift import velocity
 from jaxkinetic.retrieval.estimate import prepare_profile
@@ -32,13 +34,13 @@ def power_law(beta, lam):
     return jk.CausalAttention(kernel, jk.PowerLaw(jnp.abs(lam), 0.3))
 
 
-def simulated(build, law, estimator, controlled, at=(1.2, 0.7)):
+def simulated(build, law, estimator, controlled, at=(1.2, 0.7), n_tokens=8, sources=(0.3, 0.6)):
     """Shape of eight tokens with two sources, four steps to t = 0.8, expanded round a point beside ``at``."""
     center = coordinates(*at) + 0.03
 
     def ensemble(u):
         model = build(jnp.exp(u[0]), jnp.sinh(u[1]))
-        return prepare_profile(model, 0.8, 4, 8, law, estimator, controlled, sources=[0.3, 0.6])
+        return prepare_profile(model, 0.8, 4, n_tokens, law, estimator, controlled, sources=sources)
 
     stencil = None
     if controlled:
@@ -57,16 +59,66 @@ CASES = [
 ]
 
 
+def differences(function, u, h=1e-4):
+    """Derivatives of a function of u by differences of the fourth order, stacked last."""
+    found = []
+    for e in np.eye(2):
+        near, far = (function(u + k * h * e) - function(u - k * h * e) for k in (1, 2))
+        found.append((8 * near - far) / (12 * h))
+    return np.stack(found, axis=-1)
+
+
 @pytest.mark.parametrize(("build", "law", "estimator", "controlled"), CASES)
 def test_derivatives_against_differences_of_the_same_prompts(build, law, estimator, controlled):
     shape = simulated(build, law, estimator, controlled)
-    u, keys, h = jnp.asarray(coordinates(1.2, 0.7)), jax.random.split(KEY, 6), 1e-4
+    u, keys = jnp.asarray(coordinates(1.2, 0.7)), jax.random.split(KEY, 6)
     values = eqx.filter_jit(lambda u: jax.vmap(lambda k: shape.value(u, k))(keys))
     found = eqx.filter_jit(lambda u: jax.vmap(lambda k: shape.jacobian(u, k))(keys))(u)
-    for j, e in enumerate(np.eye(2)):
-        near, far = values(u + h * e) - values(u - h * e), values(u + 2 * h * e) - values(u - 2 * h * e)
-        difference = (8 * near - far) / (12 * h)
-        assert np.abs(found[..., j] - difference).max() <= 1e-5 * np.abs(difference).max()
+    expected = differences(values, u)
+    for j in range(2):
+        assert np.abs(found[..., j] - expected[..., j]).max() <= 1e-5 * np.abs(expected[..., j]).max()
+
+
+def test_gradient_of_the_fitted_objective_against_differences_of_the_same_prompts():
+    """Half of chi-squared at N = 128, lines eliminated by NumPy's polyfit, on 16 prompts that stay the same."""
+    sources = np.linspace(0.06, 0.94, 12)
+    shape = simulated(alibi, jk.UniformPrompts(), "adjoint", True, n_tokens=128, sources=sources)
+    u, keys, rng = jnp.asarray(coordinates(1.2, 0.7)), jax.random.split(KEY, 16), np.random.default_rng(0)
+    each = eqx.filter_jit(lambda u: jax.vmap(lambda k: shape.value(u, k))(keys))
+    values = lambda u: np.asarray(each(u)).mean(axis=0)  # noqa: E731
+    jacobians = np.asarray(eqx.filter_jit(lambda u: jax.vmap(lambda k: shape.jacobian(u, k))(keys))(u))
+    expected = differences(values, u)
+    np.testing.assert_allclose(jacobians.mean(axis=0), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+    # Two curves, of seven and of five of the sources, the second padded; both rise where the shape does.
+    token = np.array([[0, 2, 4, 6, 8, 10, 11], [1, 3, 5, 7, 9, 0, 0]])
+    weight = np.array([np.full(7, 4e3), [9e3] * 5 + [0.0] * 2])
+    there = np.asarray(values(u))[token]
+    accuracy = 0.3 + 0.2 * there / np.ptp(there) + 0.03 * rng.standard_normal(token.shape)
+
+    def objective(u):
+        half, s = 0.0, values(u)
+        for t, w, a in zip(token, weight, accuracy, strict=True):
+            real = w > 0
+            slope, offset = np.polyfit(s[t[real]], a[real], 1, w=np.sqrt(w[real]))
+            assert slope > 0
+            half += np.sum(w[real] * (a[real] - offset - slope * s[t[real]]) ** 2) / 2
+        return half
+
+    data = Weighted(accuracy, weight, token)
+    halves = jacobians.reshape(2, 8, *jacobians.shape[1:]).mean(axis=1)
+    # With the mean itself as the limit, the instrument is the Jacobian.
+    lines = eliminate(values(u), halves, halves.mean(axis=0), data)
+    gradient, wanted = -np.einsum("cpi,cp->i", lines.gain(data), lines.residual), differences(objective, u)
+    np.testing.assert_allclose(gradient, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+    # What the steps follow is that gradient in whitened coordinates, in which the offset has dropped out.
+    whiten = whitening(lines.information(data)[1])
+    gain = -np.einsum("cpj,jk->kcp", lines.gain(data), whiten)
+    ends = np.full(2, -9.0), np.full(2, 9.0)
+    geometry = Geometry(*(jnp.asarray(x) for x in (gain, lines.contrast, whiten, accuracy, token, *ends)))
+    stepped = np.asarray(geometry.gradient(jnp.asarray(values(u))))
+    np.testing.assert_allclose(stepped, whiten.T @ wanted, rtol=0, atol=1e-5 * np.abs(whiten.T @ wanted).max())
 
 
 def test_values_with_a_control_from_afar_are_those_of_estimates():
@@ -175,6 +227,41 @@ def test_curves_that_tell_nothing_are_unidentified():
     low, high = found.interval("beta")
     assert high > np.e**2 * low
     assert not any(jk.fit_curves(curve, 1.0, 4).identifiable.values())
+
+
+def test_a_shape_that_noise_blurs_is_no_end():
+    """Lines through it are flat, so that no step moves: two of these three fits once called that the end."""
+    sources, accuracy = [0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9], [0.60, 0.55, 0.53, 0.54, 0.58, 0.64, 0.73]
+    curve = jk.RetrievalCurve(sources, accuracy, 200)
+    for seed in range(3):
+        found = fit(
+            curve, key=jax.random.key(seed), vocab_size=8, start=(1.15, 1.13), steps=8, batch=16, n_steps=2,
+            tolerance=0.5, max_blocks=16,
+        )  # fmt: skip
+        assert not found.converged
+
+
+def test_predictions_are_lines_of_the_simulated_shape(curve):
+    found = fit(curve)
+    np.testing.assert_array_equal(found.predict(curve), found.offset[0] + found.contrast[0] * found.values)
+    np.testing.assert_array_equal(found.prediction_error(curve), found.contrast[0] * found.standard_error)
+    # c0 makes the weighted residuals vanish on average.
+    residual = curve.accuracy - found.predict(curve)
+    assert abs(np.average(residual, weights=curve.standard_error**-2)) < 1e-12
+    with pytest.raises(ValueError, match="one of the fitted curves"):
+        found.predict(planted(alibi, 16, 500, 4, n_prompts=64))
+
+
+def test_the_bar_is_drawn_on_terminals_only(curve, monkeypatch, capsys):
+    fit(curve, max_blocks=2)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    found = fit(curve, max_blocks=3)
+    drawn = capsys.readouterr().err
+    assert "3/3" in drawn
+    assert f"beta {found.beta:.4g}, lam {found.lam:.4g}" in drawn
+    fit(curve, max_blocks=2, progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_checkpoints_of_other_fits_are_refused(curve, tmp_path):

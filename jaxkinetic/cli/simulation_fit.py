@@ -1,0 +1,154 @@
+"""`jaxkinetic fit --n-tokens N`: the fit through the simulator."""
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from jaxkinetic.cli.common import curve_record, dump, p_text, save, say, title, write_json
+from jaxkinetic.cli.law_file import law_of
+from jaxkinetic.law_table import LAWS, build_law
+
+if TYPE_CHECKING:
+    from jaxkinetic import RetrievalCurve, SimulationFit
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulator:
+    """Fit through the simulator, for prompts that have no closed form: finite N, other laws."""
+
+    n_tokens: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help="Simulate prompts of N tokens.", help_behavior_hint="")
+    ] = None
+    law: Annotated[
+        Literal["uniform", "smooth", "codewords"], tyro.conf.arg(help="Prompt law by name; any other by --config.")
+    ] = "uniform"
+    config: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE", help="TOML file with a [law], as for `jaxkinetic limit`.", help_behavior_hint=""
+        ),
+    ] = None
+    estimator: Annotated[
+        Literal["auto", "glauber", "adjoint"], tyro.conf.arg(help="As for `jaxkinetic estimate`.")
+    ] = "auto"
+    start: Annotated[
+        tuple[float, float] | None,
+        tyro.conf.arg(
+            metavar="BETA LAM", help="Where to start; at the closed form's fit if none.", help_behavior_hint=""
+        ),
+    ] = None
+    tolerance: Annotated[float, tyro.conf.arg(help="Monte Carlo error that ends the fit, over the data's.")] = 0.1
+    max_blocks: Annotated[int, tyro.conf.arg(help="Blocks of steps after which it ends in any case.")] = 64
+    steps: Annotated[int, tyro.conf.arg(help="Stochastic steps a block.")] = 32
+    batch: Annotated[int, tyro.conf.arg(help="Prompts a step.")] = 32
+    seed: Annotated[int, tyro.conf.arg(help="Seed of the prompts.")] = 0
+    checkpoint: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE", help="Written after every block; a fit goes on from it.", help_behavior_hint=""
+        ),
+    ] = None
+
+
+SimulatedPrompts = Annotated[Simulator, tyro.conf.OmitArgPrefixes]
+
+
+def check_simulator(simulator: Simulator) -> None:
+    """Refuse settings of the simulator without prompts to simulate."""
+    if simulator.n_tokens is not None:
+        return
+    plain = Simulator()
+    for field in dataclasses.fields(Simulator):
+        if getattr(simulator, field.name) != getattr(plain, field.name):
+            raise ValueError(f"Argument `{field.name}` must come with `n_tokens`, but that is not given.")
+
+
+def fit_simulated(
+    groups: "list[list[RetrievalCurve]]",
+    simulator: Simulator,
+    common: dict[str, Any],
+    level: float,
+    out: Path,
+    json: str | None,
+) -> None:
+    """Fit every group through the simulator and write table, numbers and a figure of each."""
+    import jax
+    import matplotlib.pyplot as plt
+
+    from jaxkinetic import fit_by_simulation, plotting
+
+    if not 0 < level < 1:
+        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
+    if simulator.checkpoint is not None and len(groups) > 1:
+        raise ValueError(f"Argument `checkpoint` must be of one fit, but there are {len(groups)} to do.")
+    assert simulator.n_tokens is not None
+    table = LAWS[simulator.law] if simulator.config is None else law_of(simulator.config)
+    law, names = build_law(table), ("estimator", "start", "tolerance", "max_blocks", "steps", "batch", "checkpoint")
+    options = common | {name: getattr(simulator, name) for name in names}
+    fits = []
+    for curves in groups:
+        if len(groups) > 1:
+            say(f"{title(curves)}: simulating", json)
+        with warnings.catch_warnings():
+            # The table says so.
+            warnings.filterwarnings("ignore", message="The fit ended after")
+            found = fit_by_simulation(
+                curves, simulator.n_tokens, jax.random.key(simulator.seed), prompts=law, **options
+            )
+        fits.append(found)
+    text = "\n".join(_table(f, simulator, common, level) for f in fits)
+    say(text, json)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "fit.txt").write_text(text + "\n")
+    record = {"fits": [_record(f, level) | {"law": table, "seed": simulator.seed} | common for f in fits]}
+    (out / "fit.json").write_text(dump(record))
+    for i, found in enumerate(fits):
+        figure = plotting.plot_simulation_fit(found)
+        save(figure, out / ("fit.png" if i == 0 else f"fit-{i + 1}.png"), json)
+        plt.close(figure)
+    write_json(record, json)
+
+
+def _table(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], level: float) -> str:
+    law = simulator.law if simulator.config is None else str(simulator.config)
+    lines = [
+        title(f.curves),
+        f"  model       accuracy = c0 + c1 S_N(sigma_0; beta, lam), N = {f.n_tokens}, {law} prompts, "
+        f"t = {common['time']:g}, M = {common['vocab_size']}",
+    ]
+    for name in ("beta", "lam"):
+        low, high = f.interval(name, level)
+        interval = f", [{low:.3g}, {high:.3g}] ({100 * level:g} %)" if f.identified[name] else ""
+        lines.append(f"  {name:<12}{f.describe(name)}{interval}")
+    lines += [
+        f"  chi-squared {f.chi2:.2f} for {f.dof} degrees of freedom, {p_text(f.p_value)}",
+        f"  simulation  {f.n_prompts} prompts ({f.estimator}), error {f.monte_carlo_error:.2g} of the data's",
+        f"  steps       {f.n_steps} to depth t, which leave {f.step_error:.1e} in one prompt's values",
+    ]
+    if not f.converged:
+        lines.append(
+            f"  not settled after {simulator.max_blocks} blocks, for a tolerance of {simulator.tolerance:g}: "
+            "raise `--max-blocks` or `--batch`"
+        )
+    return "\n".join(lines)
+
+
+def _record(f: "SimulationFit", level: float) -> dict[str, Any]:
+    names = (
+        "beta", "lam", "standard_errors", "identified", "converged", "monte_carlo_error", "chi2", "dof", "p_value",
+        "n_tokens", "estimator", "n_prompts", "n_steps", "step_error",
+    )  # fmt: skip
+    arrays = (
+        "covariance", "data_covariance", "monte_carlo_covariance", "offset", "contrast", "sources", "values",
+        "standard_error", "history",
+    )  # fmt: skip
+    return {
+        **{name: getattr(f, name) for name in names},
+        **{name: getattr(f, name).tolist() for name in arrays},
+        "intervals": {name: [*f.interval(name, level)] for name in ("beta", "lam")},
+        "level": level,
+        "curves": [curve_record(c) | {"fitted": f.predict(c).tolist()} for c in f.curves],
+    }

@@ -1,0 +1,80 @@
+"""Fits through the simulator: the curves, and the way of beta and lambda."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from jaxkinetic.inference import RetrievalCurve, SimulationFit
+from jaxkinetic.plotting.curves import plot_curve, share_height
+from jaxkinetic.plotting.style import COLOURS, MARKERS
+
+_SYMBOLS = {"beta": r"\beta", "lam": r"\lambda"}
+
+
+def plot_simulated_curve(
+    fit: SimulationFit,
+    curve: RetrievalCurve,
+    ax: Axes | None = None,
+    colour: str = COLOURS[0],
+    marker: str = "o",
+    label: str | None = None,
+) -> Axes:
+    """Draw one measured curve and its fit at the same positions, with a band of two Monte Carlo errors."""
+    ax = ax or plt.gca()
+    fitted, error = 100 * fit.predict(curve), 200 * fit.prediction_error(curve)
+    ax.fill_between(curve.sources, fitted - error, fitted + error, color=colour, alpha=0.3, lw=0)
+    ax.plot(curve.sources, fitted, color=colour, lw=1.6)
+    return plot_curve(curve, ax, colour, marker, label)
+
+
+def plot_history(fit: SimulationFit, name: str, ax: Axes | None = None, colour: str = COLOURS[0]) -> Axes:
+    """Draw the mean "beta" or "lam" of every block, and the fit with its 68 per cent interval.
+
+    Blocks of the first quarter, which the fit leaves out, are hollow.
+    """
+    ax = ax or plt.gca()
+    steps = fit.history[:, 0] if name == "beta" else fit.history[:, 1]
+    values = np.exp(steps) if name == "beta" else np.sinh(steps)
+    blocks = 1 + np.arange(values.size)
+    if fit.identified[name]:
+        low, high = fit.interval(name, 0.6827)
+        ax.axhspan(low, high, color=colour, alpha=0.15, lw=0)
+    ax.axhline(getattr(fit, name), color=colour, lw=1.6)
+    ax.plot(blocks, values, color=colour, lw=0.8)
+    ax.plot(blocks[: fit.tail.start], values[: fit.tail.start], "o", color=colour, mfc="white", ms=4)
+    ax.plot(blocks[fit.tail], values[fit.tail], "o", color=colour, ms=4)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("block of stochastic steps")
+    ax.set_ylabel(rf"${_SYMBOLS[name]}$")
+    ax.set_title(rf"${_SYMBOLS[name]}$ = {fit.describe(name)}".replace("+-", r"$\pm$"), fontsize=10)
+    return ax
+
+
+def plot_simulation_fit(fit: SimulationFit, figure: Figure | None = None) -> Figure:
+    """One panel per curve with data and fit, and the way of beta and lambda block by block."""
+    n = len(fit.curves)
+    figure = figure or plt.figure(figsize=(3.3 * n + 4.2, 3.8), layout="constrained")
+    grid = figure.add_gridspec(2, n + 1, width_ratios=[1] * n + [1.25])
+    panels = [figure.add_subplot(grid[:, i]) for i in range(n)]
+    for i, (curve, ax) in enumerate(zip(fit.curves, panels, strict=True)):
+        plot_simulated_curve(fit, curve, ax, colour=COLOURS[i % 7], marker=MARKERS[i % 7])
+        ax.set_title(f"{curve.n_items} items" if curve.n_items else curve.label, fontsize=10)
+        if i:
+            ax.set_ylabel("")
+    share_height(panels)
+    upper = figure.add_subplot(grid[0, n])
+    lower = figure.add_subplot(grid[1, n], sharex=upper)
+    plot_history(fit, "beta", upper, COLOURS[5]).set_xlabel("")
+    plot_history(fit, "lam", lower, COLOURS[3])
+    upper.tick_params(labelbottom=False)
+    name = fit.curves[0].name or "retrieval curve"
+    p_value = f", p = {fit.p_value:.2g}" if np.isfinite(fit.p_value) else ""
+    settled = "" if fit.converged else "; not converged"
+    figure.suptitle(
+        rf"{name}, {fit.n_prompts} prompts of {fit.n_tokens} tokens: $\chi^2$ = {fit.chi2:.1f} / {fit.dof}"
+        rf"{p_value}{settled}",
+        fontsize=11,
+    )
+    return figure
