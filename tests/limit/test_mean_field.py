@@ -342,7 +342,7 @@ def test_bad_laws_are_refused_where_they_are_made():
         CodewordPrompts([0.5, 0.500009])
     for law in (CodewordPrompts, DensityPrompts):
         with pytest.raises(ValueError, match="None"):
-            law(None)
+            law(None)  # pyright: ignore[reportArgumentType]
 
 
 def test_what_was_not_saved_or_does_not_exist_is_refused(smooth, codewords):
