@@ -145,7 +145,9 @@ def test_marching_is_the_solve_with_constant_steps():
 # Whole fits -----------------------------------------------------------------------------------------------
 
 
-def planted(build, n_tokens, n_questions, seed, n_positions=7, beta=1.0, lam=1.0, law=None, n_prompts=4096, end=1):
+def planted(
+    build, n_tokens, n_questions, seed, n_positions=7, beta=1.0, lam=1.0, law=None, n_prompts=4096, end=1.0
+):
     """A curve whose shape is a large ensemble's at N tokens; exact counts without a seed."""
     sources = end * (np.arange(n_positions) + 0.5) / n_positions
     shape = jk.estimate_profile(
