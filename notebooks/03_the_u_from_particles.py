@@ -30,7 +30,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxkinetic as jk
-from jaxkinetic.plotting import COLOURS, MARKERS, plot_estimate, plot_profile_line
+from jaxkinetic.plotting import COLOURS, MARKERS, plot_estimate, plot_profile_line, plot_simulation_fit
 
 model = jk.CausalAttention(jk.ExpCosine(beta=1.0), jk.ALiBi(lam=1.0))
 key = jax.random.key(0)
@@ -129,3 +129,28 @@ for ax, time, what in zip(axes, (1.0, 2.23, 3.0), ("inside", "at the edge of", "
     for name, (rise, error, expected) in (("primacy", profile.primacy()), ("recency", profile.recency())):
         print(f"t = {time:g}: {name} {rise:+.3f} +- {error:.3f}, in the limit {expected:+.3f}")
 plt.show()
+
+# %% [markdown]
+# ## A fit where there is no closed form
+#
+# Sixteen tokens, drawn from the four codewords above: neither the limit nor uniform prompts describe a curve that was
+# measured there. `fit_by_simulation` fits $\beta$ and $\lambda$ through the particles. The curve is planted, with
+# $\beta = 0.7$, $\lambda = -2$ and 10,000 questions at each of eight positions. On the right, the means of $\beta$ and
+# $\lambda$ over each block of stochastic steps (hollow: left out), the estimate, and its 68 per cent interval.
+
+# %%
+planted = jk.CausalAttention(jk.ExpCosine(beta=0.7), jk.ALiBi(lam=-2.0))
+sources = (np.arange(8) + 0.5) / 8
+shape = jk.estimate_profile(planted, 1.0, 4, 16, 8192, jax.random.key(5), words, sources=sources, n_steps=2).values
+truth = 0.3 + 0.4 * (shape - shape.min()) / np.ptp(shape)
+curve = jk.RetrievalCurve(sources, np.random.default_rng(1).binomial(10_000, truth) / 10_000, 10_000)
+fit = jk.fit_by_simulation(
+    curve, 16, key, vocab_size=4, prompts=words, start=(0.8, -1.6), steps=8, batch=256, n_steps=2, tolerance=0.5,
+    max_blocks=24, progress=False,
+)  # fmt: skip
+plot_simulation_fit(fit)
+plt.show()
+print(f"beta {fit.describe('beta')}, lam {fit.describe('lam')}, chi-squared {fit.chi2:.1f} for {fit.dof}")
+print(
+    f"converged: {fit.converged}, after {fit.n_prompts} prompts; Monte Carlo error {fit.monte_carlo_error:.2g} of the data's"
+)

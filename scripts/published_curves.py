@@ -1,4 +1,4 @@
-"""The README's tables of fits to every published model, and of the evidence for the model.
+"""The README's tables of fits to every published model and task, and of the evidence for the model.
 
 python scripts/published_curves.py    # a minute
 """
@@ -6,6 +6,7 @@ python scripts/published_curves.py    # a minute
 import jax
 
 import jaxkinetic as jk
+from jaxkinetic.inference.curves import by_model
 from jaxkinetic.inference.posterior import ALTERNATIVES
 
 
@@ -15,16 +16,26 @@ def interval(found: jk.CurveFit, name: str) -> str:
     return text if found.identifiable[name] else f"unidentified, {text}"
 
 
-def fits(names: list[str]) -> None:
-    """Print least-squares fits as Markdown."""
-    print("| model | items | beta | lambda | chi-squared / dof | p | AIC | AIC, constant | AIC, quadratic |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name in names:
-        fit = jk.fit_curves(jk.load_curves(model=name))
-        items = ", ".join(str(curve.n_items) for curve in fit.curves)
-        aics = " | ".join(f"{aic:.1f}" for aic in (fit.aic, *(a.aic for a in fit.alternatives)))
-        numbers = f"{fit.chi2:.1f} / {fit.dof} | {fit.p_value:.2g} | {aics}"
-        print(f"| {name} | {items} | {interval(fit, 'beta')} | {interval(fit, 'lam')} | {numbers} |")
+def fits() -> None:
+    """Print least-squares fits of every model and task as Markdown."""
+    columns = (
+        "model",
+        "items",
+        "beta",
+        "lambda",
+        "chi-squared / dof, p, AIC",
+        "constant: p, AIC",
+        "quadratic: p, AIC",
+    )
+    print(f"| {' | '.join(columns)} |")
+    print("|" + "---|" * len(columns))
+    for curves in by_model(jk.load_curves(task=None)):
+        fit = jk.fit_curves(curves)
+        items = ", ".join(str(curve.n_items) for curve in curves)
+        found = " | ".join(f"{getattr(fit, name):.3g}, {interval(fit, name)}" for name in ("beta", "lam"))
+        others = " | ".join(f"{a.p_value:.2g}, {a.aic:.1f}" for a in fit.alternatives)
+        numbers = f"{fit.chi2:.1f} / {fit.dof}, {fit.p_value:.2g}, {fit.aic:.1f}"
+        print(f"| {curves[0].name} | {items} | {found} | {numbers} | {others} |")
 
 
 def posteriors(names: list[str]) -> None:
@@ -40,7 +51,7 @@ def posteriors(names: list[str]) -> None:
 def main() -> None:
     """Print both tables."""
     jax.config.update("jax_enable_x64", True)
-    fits(jk.list_models())
+    fits()
     print()
     posteriors(jk.list_models())
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
+from jaxkinetic.law_table import build_law
 from tests.test_cli import CURVE, no_cache_of_the_user, run
 
 __all__ = ["no_cache_of_the_user"]
@@ -95,22 +96,20 @@ def test_models_of_a_csv_are_fitted_apart(
 SIMULATED = ["--n-tokens", "32", "--vocab-size", "4", "--steps", "4", "--batch", "8", "--max-blocks", "2"]
 
 
-@pytest.mark.parametrize("law", ["uniform", "codewords"])
+@pytest.mark.parametrize("law", ["uniform", pytest.param("codewords", marks=pytest.mark.slow)])
 def test_fit_through_the_simulator_is_the_librarys(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, law: str
 ) -> None:
     source = tmp_path / "mine.csv"
     source.write_text(CURVE)
-    options = ["--law", law, "--start", "1", "0.5", "--seed", "3", "--level", "0.5", "--out", str(tmp_path)]
+    options = ["--law", law, "--start", "1", "-1", "--seed", "3", "--level", "0.5", "--out", str(tmp_path)]
     assert run(monkeypatch, "fit", "--csv", str(source), *SIMULATED, *options, "--json", "-") == 0
     captured = capsys.readouterr()
     (record,) = json.loads(captured.out)["fits"]
     with pytest.warns(UserWarning, match="ended after 2 blocks"):
         found = jk.fit_by_simulation(
-            jk.read_curves(source), 32, jax.random.key(3), vocab_size=4, start=(1.0, 0.5), max_blocks=2, steps=4,
-            batch=8, prompts=None if law == "uniform" else jk.CodewordPrompts(
-                lambda s: [0.4 - 0.2 * s, 0.3, 0.2 - 0.1 * s, 0.1 + 0.3 * s]
-            ),
+            jk.read_curves(source), 32, jax.random.key(3), vocab_size=4, start=(1.0, -1.0), max_blocks=2, steps=4,
+            batch=8, prompts=build_law(law),
         )  # fmt: skip
     assert record["beta"] == found.beta
     assert record["lam"] == found.lam
@@ -129,7 +128,7 @@ def test_fit_through_the_simulator_is_the_librarys(
 def test_a_simulated_fit_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = tmp_path / "mine.csv"
     source.write_text(CURVE)
-    arguments = ["--csv", str(source), *SIMULATED, "--start", "1", "0.5", "--out", str(tmp_path)]
+    arguments = ["--csv", str(source), *SIMULATED, "--start", "1", "-1", "--out", str(tmp_path)]
     arguments += ["--checkpoint", str(tmp_path / "fit.npz")]
     assert run(monkeypatch, "fit", *arguments) == 0
     two = json.loads((tmp_path / "fit.json").read_text())["fits"][0]

@@ -6,7 +6,18 @@ from jaxkinetic import phase_diagram, u_sensitivity
 from jaxkinetic.inference.sensitivity import PARAMETERS, QUANTITIES
 from tests.inference import oracle
 
-POINTS = [(1.0, 1.0, 1.0, 8.0), (1.2, 4.0, 0.5, 5.5)]
+POINTS = [
+    (1.0, 1.0, 1.0, 8.0),
+    (1.2, 4.0, 0.5, 5.5),
+    # Weak attention, where the U is that of r sigma_0 - log(sigma_0); at lam <= 0 there is none.
+    (0.05, 0.02, 1.0, 8.0),
+    (0.3, 2.0, 8.0, 8.0),
+    # Close to t = 2.457, where the recency ends and the minimum goes to sigma_0 = 1.
+    (1.0, 1.0, 2.2, 8.0),
+    # A minimum near the start, and an almost hard decoder.
+    (0.8, 9.0, 1.0, 3.0),
+    (1.5, 2.0, 0.4, 40.0),
+]
 
 
 def quantities(point, edge=0.05):

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -144,9 +145,11 @@ def test_marching_is_the_solve_with_constant_steps():
 # Whole fits -----------------------------------------------------------------------------------------------
 
 
-def planted(build, n_tokens, n_questions, seed, n_positions=7, beta=1.0, lam=1.0, law=None, n_prompts=4096):
+def planted(
+    build, n_tokens, n_questions, seed, n_positions=7, beta=1.0, lam=1.0, law=None, n_prompts=4096, end=1.0
+):
     """A curve whose shape is a large ensemble's at N tokens; exact counts without a seed."""
-    sources = (np.arange(n_positions) + 0.5) / n_positions
+    sources = end * (np.arange(n_positions) + 0.5) / n_positions
     shape = jk.estimate_profile(
         build(beta, lam), 1.0, 4, n_tokens, n_prompts, jax.random.key(5), law, sources=sources, n_steps=4
     ).values
@@ -262,6 +265,18 @@ def test_the_bar_is_drawn_on_terminals_only(curve, monkeypatch, capsys):
     assert f"beta {found.beta:.4g}, lam {found.lam:.4g}" in drawn
     fit(curve, max_blocks=2, progress=False)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme_converges(capsys):
+    text = Path(__file__).parents[2].joinpath("README.md").read_text()
+    code = text.split("<!-- example: simulation -->\n```python\n")[1].split("```")[0]
+    names = {"jk": jk, "jax": jax}
+    exec(code, names)
+    found = names["found"]
+    assert isinstance(found, jk.SimulationFit)
+    assert found.converged
+    assert found.describe("beta") in capsys.readouterr().out
 
 
 def test_checkpoints_of_other_fits_are_refused(curve, tmp_path):
