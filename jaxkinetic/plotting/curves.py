@@ -106,7 +106,7 @@ def plot_fits(fits: Sequence[CurveFit], figure: Figure | None = None) -> Figure:
     below = 0.8 + 0.25 * len(fits)
     width = max(4.2 * n_columns, 10)
     figure = figure or plt.figure(figsize=(width, 3.3 * n_rows + below), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[3.3 * n_rows, below]).ravel()
+    upper, lower = np.ravel(figure.subfigures(2, 1, squeeze=False, height_ratios=[3.3 * n_rows, below]))
     axes = upper.subplots(n_rows, n_columns, squeeze=False).ravel()
     lengths = sorted({c.n_items or 0 for fit in fits for c in fit.curves})
     for fit, ax in zip(fits, axes, strict=False):
