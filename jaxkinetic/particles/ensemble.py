@@ -22,6 +22,8 @@ from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
 
 BLOCK = 32
 _ROUND = 32
+_DEVICES = 8
+_LARGEST = 8192
 Statistic = Callable[[Any, PRNGKeyArray], Float[Array, " statistic"]]
 
 
@@ -117,12 +119,15 @@ def run_ensemble(
     check_first(first)
     chosen = local_devices(devices)
     begin, end = first // BLOCK, -(-(first + n_prompts) // BLOCK)
-    n_processes, cut = jax.process_count(), batch_size(bytes_per_prompt, memory)
+    most = min(largest_batch(chosen), (end - begin) * BLOCK)
+    n_processes, cut = jax.process_count(), batch_size(bytes_per_prompt, memory, most)
+    # Of blocks, for each process; whole batches for each device of a node.
+    a_round = max(_ROUND, _DEVICES * cut // BLOCK)
     total = onto
     with tqdm(total=n_prompts, unit="prompt", disable=None if progress else True) as meter:
         # Round by round, so that memory does not grow with the number of prompts.
-        for start in range(begin, end, _ROUND * n_processes):
-            stop = min(end, start + _ROUND * n_processes)
+        for start in range(begin, end, a_round * n_processes):
+            stop = min(end, start + a_round * n_processes)
             # A process without a block of its own computes the first one, so that all know its shape.
             mine = list(range(start + jax.process_index(), stop, n_processes)) or [start]
             found = (
@@ -151,9 +156,14 @@ def local_devices(devices: Sequence[Any] | None) -> tuple[Any, ...]:
     return chosen
 
 
-def batch_size(bytes_per_prompt: float, memory: float) -> int:
-    """Prompts that a device moves at once: a power of two, up to a block, within the memory budget."""
-    return 2 ** int(math.log2(min(max(memory / bytes_per_prompt, 1), BLOCK)))
+def largest_batch(devices: Sequence[Any]) -> int:
+    """Most prompts worth moving at once: a block on CPUs, which more only slow down, many to fill anything else."""
+    return BLOCK if all(device.platform == "cpu" for device in devices) else _LARGEST
+
+
+def batch_size(bytes_per_prompt: float, memory: float, most: int = BLOCK) -> int:
+    """Prompts that a device moves at once: a power of two, up to ``most``, within the memory budget."""
+    return 2 ** int(math.log2(min(max(memory / bytes_per_prompt, 1), most)))
 
 
 def run_blocks(
@@ -164,18 +174,25 @@ def run_blocks(
     devices: Sequence[Any],
     batch: int,
 ) -> Iterator[Float[np.ndarray, "prompt statistic"]]:
-    """The statistic of every prompt of each block, block by block; a device works on one block at a time."""
+    """The statistic of every prompt of each block, block by block; a device works on a batch at a time."""
     placed = [jax.device_put(eqx.filter((args, key), eqx.is_array), device) for device in devices]
     rest = eqx.filter((args, key), eqx.is_array, inverse=True)
+    several = max(batch // BLOCK, 1)
+    groups = [list(blocks[i : i + several]) for i in range(0, len(blocks), several)]
 
-    def run(place: int, block: int) -> np.ndarray:
-        indices = jnp.asarray(block * BLOCK + np.arange(BLOCK), jnp.uint32, device=devices[place])
-        return np.asarray(_run(statistic, placed[place], rest, indices, batch))
+    def run(place: int, group: list[int]) -> np.ndarray:
+        # The last group has as many as the others, so that one program serves all.
+        full = np.asarray(group + group[-1:] * (several - len(group)))
+        indices = (full[:, None] * BLOCK + np.arange(BLOCK)[None, :]).reshape(-1)
+        here = jnp.asarray(indices, jnp.uint32, device=devices[place])
+        return np.asarray(_run(statistic, placed[place], rest, here, batch))
 
     # Threads, not one sharded call: the solvers' reverse passes do not run under `jax.shard_map` (equinox #1261).
     with ThreadPoolExecutor(len(devices)) as pool:
-        for start in range(0, len(blocks), len(devices)):
-            yield from pool.map(run, range(len(devices)), blocks[start : start + len(devices)])
+        for start in range(0, len(groups), len(devices)):
+            some = groups[start : start + len(devices)]
+            for group, values in zip(some, pool.map(run, range(len(devices)), some), strict=True):
+                yield from values.reshape(several, BLOCK, -1)[: len(group)]
 
 
 @eqx.filter_jit

@@ -83,7 +83,7 @@ class ProfileEnsemble:
             RuntimeError: if a value is not finite.
         """
         moments = run_ensemble(
-            ESTIMATORS[self.estimator], _with_steps(self.problem, n_steps), key, n_prompts, first=first,
+            ESTIMATORS[self.estimator], with_steps(self.problem, n_steps), key, n_prompts, first=first,
             devices=devices, bytes_per_prompt=self.bytes_per_prompt, memory=memory, **options,
         )  # fmt: skip
         if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.m2))):
@@ -98,7 +98,7 @@ class ProfileEnsemble:
     ) -> Float[np.ndarray, "prompt source"]:
         """Values of each prompt of the block that starts at ``first``, on one device."""
         return self._block(
-            ESTIMATORS[self.estimator], _with_steps(self.problem, n_steps), key, first, memory, devices
+            ESTIMATORS[self.estimator], with_steps(self.problem, n_steps), key, first, memory, devices
         )
 
     def pilot_control(
@@ -266,5 +266,6 @@ def bytes_per_prompt(model: CausalAttention, n_tokens: int, n_sources: int, esti
     return float(model.positions.dtype.itemsize * n_tokens * runs * (24 + model.kernel.n_modes))
 
 
-def _with_steps(problem: Problem, n_steps: int) -> Problem:
+def with_steps(problem: Problem, n_steps: int) -> Problem:
+    """The same problem, with that many constant steps to its depth."""
     return eqx.tree_at(lambda p: p.step, problem, problem.time / n_steps)

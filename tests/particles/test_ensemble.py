@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxkinetic.particles import ensemble
 from jaxkinetic.particles.ensemble import BLOCK, Moments, batch_size, run_ensemble
 
 KEY = jax.random.key(11)
@@ -59,6 +60,34 @@ def test_memory_budget_sets_batches_and_changes_nothing():
     much = run_ensemble(cosines, FREQUENCIES, KEY, 70)
     np.testing.assert_allclose(little.mean, much.mean, rtol=1e-12)
     np.testing.assert_allclose(little.m2, much.m2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_prompts", [70, 10 * BLOCK])
+def test_batches_of_several_blocks_change_nothing(monkeypatch, n_prompts):
+    """As on an accelerator with room for them: 1, 4 and more blocks at once, the last batch half empty."""
+    plain = run_ensemble(cosines, FREQUENCIES, KEY, n_prompts, joint=True)
+    monkeypatch.setattr(ensemble, "largest_batch", lambda devices: 8192)  # noqa: ARG005
+    batches = []
+    run_blocks = ensemble.run_blocks
+
+    def watched(*arguments):
+        batches.append(arguments[-1])
+        return run_blocks(*arguments)
+
+    monkeypatch.setattr(ensemble, "run_blocks", watched)
+    for memory in (1.0, 4.0 * BLOCK, 1e9):
+        many = run_ensemble(cosines, FREQUENCIES, KEY, n_prompts, joint=True, bytes_per_prompt=1.0, memory=memory)
+        assert many.count == n_prompts
+        np.testing.assert_allclose(many.mean, plain.mean, rtol=1e-13)
+        np.testing.assert_allclose(many.m2, plain.m2, rtol=0, atol=1e-12 * plain.m2.max())
+    assert batches[0] == 1
+    assert max(batches) == 2 ** int(np.log2(-(-n_prompts // BLOCK) * BLOCK))
+
+
+@pytest.mark.parametrize("memory", [float("nan"), -1.0, 0.0, float("inf")])
+def test_a_memory_budget_that_is_none_is_refused(memory):
+    with pytest.raises(ValueError, match="`memory` must be positive and finite"):
+        run_ensemble(cosines, FREQUENCIES, KEY, 32, memory=memory)
 
 
 def test_one_prompt_has_no_error_bar_and_no_joint_covariance_unless_asked():
