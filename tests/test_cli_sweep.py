@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def config(tmp_path: Path) -> Path:
     ("command", "options"),
     [
         ("run", ["CONFIG", "--store", "--dry-run", "--memory", "--distributed", "--json", "[laws.mine]"]),
-        ("extend", ["--store", "--n-prompts", "--standard-error", "--max-prompts", "--chunk", "--process-id"]),
+        ("extend", ["--dry-run", "jaxkinetic-sweep", "--n-prompts", "--standard-error", "--process-id"]),
         ("status", ["--store", "--json"]),
         ("plot", ["--store", "--select", "--out", "--json"]),
     ],
@@ -73,10 +74,15 @@ def test_run_extend_status_and_plot(
     assert record["configuration"] == jk.read_config(config).record()
     assert "points      2 of 2 done, 192 prompts in all" in captured.err
     # Nothing of the progress bar where there is no terminal.
-    assert "tokens/s" not in captured.err
+    assert "evaluations" not in captured.err
+    assert record["manifest"]["model"]["kernel"] == {"name": "ExpCosine", "parameters": {"beta": [1.0]}}
 
-    assert run(monkeypatch, "sweep", "extend", "--store", store, "--n-prompts", "160") == 0
-    assert "points      2 of 2 done, 320 prompts in all" in capsys.readouterr().out
+    assert run(monkeypatch, "sweep", "extend", "--store", store, "--n-prompts", "160", "--dry-run") == 0
+    assert "prompts     128" in capsys.readouterr().out
+    assert run(monkeypatch, "sweep", "extend", "--store", f"file://{store}", "--n-prompts", "160") == 0
+    said = capsys.readouterr().out
+    assert "points      2 of 2 done, 320 prompts in all" in said
+    assert "went on     1 times, last extended" in said
     assert run(monkeypatch, "sweep", "run", str(config), "--store", store) == 2
     assert "n_prompts is 160 there, but 96 here. Nothing was changed" in capsys.readouterr().err
 
@@ -131,6 +137,10 @@ def test_bad_file_is_one_line_and_writes_nothing(
         (["run", "missing.toml", "--store", "s"], "No such file"),
         (["run", "CONFIG", "--store", "ftp://host/s"], "must be a folder or s3://bucket/prefix"),
         (["run", "CONFIG", "--store", "s", "--memory", "0"], "`memory` must be positive and finite, but is 0"),
+        (["run", "CONFIG", "--store", "s", "--memory", "-1"], "`memory` must be positive and finite, but is -1"),
+        (["run", "CONFIG", "--store", "s", "--memory", "nan"], "`memory` must be positive and finite, but is nan"),
+        (["extend", "--memory", "nan"], "`memory` must be positive and finite, but is nan"),
+        (["status"], "must be a sweep's store, but there is none at jaxkinetic-sweep"),
         (["run", "CONFIG", "--store", "s", "--json", "no/such/file.json"], "`json` must be a file that can be"),
         (["run", "CONFIG", "--store", "s", "--coordinator", "host:1"], "must be given together"),
         (
@@ -199,6 +209,36 @@ def test_a_missing_extra_is_one_line(
     assert run(monkeypatch, "sweep", "run", str(config), "--store", str(tmp_path / "s")) == 2
     assert 'error: Sweeps need zarr: pip install "jaxkinetic[sweep]"' in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
+
+
+def on_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit code of a command, and what its standard error showed on a terminal."""
+    outer, inner = os.openpty()
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "160"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxkinetic.cli", *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=inner,
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    os.close(inner)
+    shown = b""
+    # Reading from a terminal that its last user has left is an error on Linux.
+    with contextlib.suppress(OSError):
+        while part := os.read(outer, 4096):
+            shown += part
+    os.close(outer)
+    return process.wait(120), shown.decode()
+
+
+def test_progress_shows_rate_and_time_left_on_a_terminal(tmp_path: Path) -> None:
+    """Also between commits: here the only one is at the end of each point."""
+    (tmp_path / "one.toml").write_text(TINY.replace("chunk = 32", "chunk = 262144").replace("= 96", "= 262144"))
+    code, shown = on_terminal(tmp_path, "sweep", "run", "one.toml")
+    assert code == 0, shown
+    assert (tmp_path / "jaxkinetic-sweep").is_dir()
+    assert "point 2/2" in shown
+    bars = re.findall(r"(\d+)%\|.*?\[\d\d:\d\d<(\d\d:\d\d|\?), +(\S+) evaluations/s\]", shown)
+    inner = {int(percent) for percent, left, _ in bars if left != "?"}
+    assert len(inner - {0, 50, 100}) >= 3
 
 
 def free_port(lowest: int = 0) -> int:

@@ -10,6 +10,7 @@ waves = [{ n = 1, cos = [0.6], turn = 2 }]
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import tomllib
@@ -236,10 +237,7 @@ class SweepConfig:
 
     def chosen_estimator(self, law: str, estimator: str) -> str:
         """The estimator that is used; one that is not valid for the law is refused."""
-        prompts = self.build_law(law)
-        chosen = choose_estimator(prompts, estimator, self.accuracy)
-        choose_control(None, prompts, chosen, self.accuracy)
-        return chosen
+        return _chosen_estimator(json.dumps(self.law_table(law)), estimator, self.accuracy)
 
     def prepare(self, point: Point) -> ProfileEnsemble:
         """The ensemble of a point, ready to run.
@@ -301,6 +299,14 @@ def read_config(path: Path) -> SweepConfig:
         raise ValueError(f"{path} is not TOML: {error}") from error
     check_keys(settings, tuple(field.name for field in dataclasses.fields(SweepConfig)), str(path))
     return SweepConfig(**settings)
+
+
+@functools.lru_cache(maxsize=256)
+def _chosen_estimator(table: str, estimator: str, accuracy: str) -> str:
+    prompts = build_law(json.loads(table))
+    chosen = choose_estimator(prompts, estimator, accuracy)
+    choose_control(None, prompts, chosen, accuracy)
+    return chosen
 
 
 def _values(name: str, given: Any) -> tuple[Any, ...]:

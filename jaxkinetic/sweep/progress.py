@@ -24,9 +24,10 @@ class Meter:
         shown: bool,
     ):
         self._config, self._points, self._moments, self._n_steps = config, points, list(moments), list(n_steps)
+        self._each = self._costs()
         self._bar: Any = tqdm(
-            total=self._total(), initial=sum(self._cost(i) for i in range(len(points))), unit=" evaluations",
-            unit_scale=True, disable=None if shown else True,
+            total=self.total, initial=self.done, unit=" evaluations", unit_scale=True,
+            disable=None if shown else True,
         )  # fmt: skip
 
     def __enter__(self) -> "Meter":
@@ -38,31 +39,34 @@ class Meter:
     def begin(self, i: int, n_steps: int) -> None:
         """Point i is the next; it takes so many steps."""
         self._n_steps[i] = n_steps
+        self._each = self._costs()
         self._bar.set_description(f"point {i + 1}/{len(self._points)}", refresh=False)
 
     def update(self, i: int, moments: Moments) -> None:
         """So far has point i come."""
-        if self._bar.disable:
-            return
-        before = self._cost(i)
+        before = 0 if (known := self._moments[i]) is None else known.count
         self._moments[i] = moments
-        self._bar.total = self._total()
-        self._bar.update(self._cost(i) - before)
+        if not self._bar.disable:
+            self._bar.total = self.total
+            self._bar.update((moments.count - before) * self._each[i])
 
-    def _each(self, i: int) -> int:
-        """Cost of one prompt of point i."""
-        known = [(p.time, n) for p, n in zip(self._points, self._n_steps, strict=True) if n]
-        n_steps = self._n_steps[i] or expected_steps(self._config, self._points[i], known)
-        return evaluations(self._config, self._points[i], n_steps)
+    @property
+    def done(self) -> int:
+        """Evaluations that the prompts so far have cost."""
+        return sum(m.count * each for m, each in zip(self._moments, self._each, strict=True) if m is not None)
 
-    def _cost(self, i: int) -> int:
-        moments = self._moments[i]
-        return 0 if moments is None else moments.count * self._each(i)
-
-    def _total(self) -> int:
+    @property
+    def total(self) -> int:
+        """Evaluations that all prompts will have cost."""
         begun = [expected_prompts(self._config, m) for m in self._moments if m is not None]
         guess = round(sum(begun) / len(begun)) if begun else expected_prompts(self._config, None)
-        return sum(
-            (guess if m is None else expected_prompts(self._config, m)) * self._each(i)
-            for i, m in enumerate(self._moments)
-        )
+        counts = [guess if m is None else expected_prompts(self._config, m) for m in self._moments]
+        return sum(count * each for count, each in zip(counts, self._each, strict=True))
+
+    def _costs(self) -> list[int]:
+        """Cost of one prompt of each point."""
+        known = [(p.time, n) for p, n in zip(self._points, self._n_steps, strict=True) if n]
+        return [
+            evaluations(self._config, p, n or expected_steps(self._config, p, known))
+            for p, n in zip(self._points, self._n_steps, strict=True)
+        ]

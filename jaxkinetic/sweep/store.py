@@ -192,14 +192,14 @@ def open_sweep(store: str | Path) -> "xarray.Dataset":
     for name in ("law", "estimator"):
         found = found.assign_coords({name: (name, np.array(found[name].values.tolist()), found[name].attrs)})
     count, m2, names = found["count"], found["m2"], ["values", "standard_error", "count", "n_steps", "step_error"]
-    per_prompt = (count - 1).where(count > 1) * count
+    degrees = (count - 1).where(count > 1)
     squares = m2
     if "other_source" in m2.dims:
         squares = found["mean"].copy(data=np.diagonal(m2.values, axis1=-2, axis2=-1))
-        found["covariance"] = (m2 / per_prompt).assign_attrs(long_name="covariance of S_N(sigma_0)", units="1")
+        found["covariance"] = (m2 / degrees / count).assign_attrs(long_name="covariance of S_N(sigma_0)", units="1")
         names.append("covariance")
     found["values"] = found["mean"].assign_attrs(long_name="retrieval profile, S_N(sigma_0)", units="1")
-    error = np.sqrt(squares / per_prompt)
+    error = np.sqrt(squares / degrees / count)
     found["standard_error"] = error.assign_attrs(long_name="standard error of S_N(sigma_0)", units="1")
     return found[[*names, "mean", "m2"]]
 

@@ -216,19 +216,19 @@ def test_values_that_are_not_finite_never_enter_the_store(tmp_path: Path, monkey
 
     def sick(problem, key):
         values = naive(problem, key)
-        late = (problem.time > 0.7) & (jax.random.uniform(key) > 0.98)
-        return jnp.where(late, jnp.inf, values)
+        late = (problem.time > 0.7) & (jax.random.uniform(key) > 0.995)
+        return jnp.where(late, jnp.nan, values)
 
     monkeypatch.setitem(ESTIMATORS, "naive", sick)
     with pytest.raises(
         ValueError,
         match=r"The point beta = 1\.0, lam = 1\.0, time = 1\.0, n_tokens = 8, .* are not finite.* are safe",
     ):
-        jk.run_sweep(TINY.replace(n_steps=4, n_prompts=960), tmp_path / "s")
+        jk.run_sweep(TINY.replace(n_steps=4, n_prompts=640), tmp_path / "s")
     found = jk.open_sweep(tmp_path / "s")
     counts = found["count"].values.ravel()
-    assert counts[0] == 960
-    assert counts[1] < 960
+    assert counts[0] == 640
+    assert counts[1] < 640
     assert np.all(np.isfinite(found["mean"].values[found["count"].values > 0]))
 
 
@@ -239,7 +239,6 @@ def test_values_that_are_not_finite_never_enter_the_store(tmp_path: Path, monkey
             {"law": {"waves": [{"n": 1, "cos": [1.0]}]}, "estimator": ["naive", "adjoint"]},
             "estimator = adjoint cannot be computed: .*falls to 0",
         ),
-        ({"beta": [1.0, 1e9]}, r"beta = 1000000000\.0, .* cannot be computed"),
         ({"memory": float("nan")}, "`memory` must be positive and finite"),
         ({"memory": -1.0}, "`memory` must be positive and finite"),
     ],

@@ -1,0 +1,106 @@
+"""What a dry run says is what a run then takes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxkinetic as jk
+from jaxkinetic.particles import simulate
+from jaxkinetic.particles.drift import velocity
+from jaxkinetic.particles.ensemble import Moments
+from jaxkinetic.retrieval import estimators
+from jaxkinetic.sweep.progress import Meter
+from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps
+from tests.sweep.sweeps import TINY
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_planned_work_is_what_a_run_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Every velocity of a token that the solver asks for is counted in the run itself; depths differ in steps."""
+    counted = []
+
+    def watched(model, theta):
+        jax.debug.callback(lambda angles: counted.append(angles.size), theta)
+        return velocity(model, theta)
+
+    monkeypatch.setattr(estimators, "simulate", lambda *given: simulate(*given, drift=watched))
+    jax.clear_caches()
+    config = TINY.replace(time=[0.5, 2.0], n_tokens=[8, 12], n_prompts=64, chunk=64)
+    plan = jk.plan_sweep(config)
+    jax.effects_barrier()
+    counted.clear()
+    jk.run_sweep(config, tmp_path / "s")
+    jax.effects_barrier()
+    assert plan.evaluations / 2 < sum(counted) < 2 * plan.evaluations
+    # Of points that have begun the steps are known, and the count is exact.
+    longer = jk.plan_extension(tmp_path / "s", n_prompts=128)
+    jax.effects_barrier()
+    counted.clear()
+    jk.extend_sweep(tmp_path / "s", n_prompts=128)
+    jax.effects_barrier()
+    assert sum(counted) == longer.evaluations
+    jax.clear_caches()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("estimator", "n_tokens"), [("naive", 8192), ("adjoint", 2048)])
+def test_planned_memory_is_what_a_run_takes(estimator: str, n_tokens: int):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.sweep.memory_program", estimator, str(n_tokens)],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found["plan"] == 32 * found["one"] > 5e7
+    assert 0.5 < (found["plan"] - found["one"]) / found["grown"] < 2
+
+
+def test_extensions_are_planned_without_touching_the_store(tmp_path: Path):
+    store = tmp_path / "s"
+    with pytest.raises(ValueError, match="there is none at"):
+        jk.plan_extension(store, n_prompts=128)
+    jk.run_sweep(TINY, store)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    plan = jk.plan_extension(store, n_prompts=160)
+    assert (plan.n_left, plan.n_prompts, plan.evaluations) == (2, 128, 2 * 64 * 8 * 25)
+    assert jk.plan_extension(store).n_left == 0
+    with pytest.raises(ValueError, match="`n_prompts` must be at least 96, as the store has it, but is 64"):
+        jk.plan_extension(store, n_prompts=64)
+    with pytest.raises(ValueError, match="`memory` must be positive and finite"):
+        jk.plan_extension(store, memory=-1.0)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_steps_of_a_point_are_guessed_from_the_nearest_depth():
+    points = list(TINY.replace(time=[0.25, 1.0, 8.0]).points())
+    assert [expected_steps(TINY, point, []) for point in points] == [4, 4, 4]
+    assert [expected_steps(TINY, point, [(1.0, 8)]) for point in points] == [4, 8, 64]
+    assert [expected_steps(TINY, point, [(1.0, 8), (8.0, 32)]) for point in points] == [4, 8, 32]
+    assert expected_steps(TINY.replace(n_steps=5), points[0], [(1.0, 8)]) == 5
+
+
+def test_the_bar_moves_by_cost_and_guesses_from_what_has_run():
+    """Re-drawing is three times as dear here; a bar by prompts would be half way after the naive point."""
+    config = TINY.replace(time=1.0, estimator=["naive", "glauber"], n_prompts=64, n_steps=4)
+    points = list(config.points())
+    cheap, dear = (evaluations(config, point, 4) for point in points)
+    assert dear == 3 * cheap
+    meter = Meter(config, points, [None, None], [None, None], False)
+    assert (meter.done, meter.total) == (0, 64 * (cheap + dear))
+    meter.begin(0, 4)
+    meter.update(0, Moments(32, np.zeros(2), np.ones(2)))
+    assert meter.done == 32 * cheap
+    meter.update(0, Moments(64, np.zeros(2), np.ones(2)))
+    assert meter.done == meter.total / 4
+    # Towards a target, the first point's variance tells what the second will take.
+    target = config.replace(standard_error=0.01, max_prompts=2**16)
+    wide = Moments(64, np.zeros(2), np.full(2, 63.0 * 4))
+    meter = Meter(target, points, [wide, None], [4, None], False)
+    expected = expected_prompts(target, wide)
+    assert meter.total == expected * (cheap + dear)
+    assert 3e4 < expected < 2**16
