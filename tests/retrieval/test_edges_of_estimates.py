@@ -1,6 +1,7 @@
 """Estimates where something is missing: atoms without weight, densities that vanish, steps too long, no control."""
 
 import copy
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -134,7 +135,12 @@ def test_a_control_whose_limit_is_not_resolved_is_left_out_unless_asked_for(monk
 class Modelled(ProfileEnsemble):
     """An ensemble whose error of n steps is known: values 1 + noise + error(n) + rounding."""
 
-    def __init__(self, error, rounding=0.0, control=None, estimator="adjoint"):
+    error: Any
+    rounding: float
+    control: Any
+    tried: list[int]
+
+    def __init__(self, error, rounding=0.0, control=None, estimator: Any = "adjoint"):
         problem = prepare_profile(MODEL, 1.0, 4, 8).problem
         super().__init__(problem, estimator, 1.0, control is not None)
         for name, value in {"error": error, "rounding": rounding, "control": control, "tried": []}.items():
@@ -154,16 +160,16 @@ class Modelled(ProfileEnsemble):
         object.__setattr__(bare, "may_drop_control", False)
         return bare
 
-    def pilot(self, n_steps, *rest):
-        del rest
+    def pilot(self, n_steps, key, first, memory, devices):
+        del key, first, memory, devices
         self.tried.append(n_steps)
         noise = np.random.default_rng(0).normal(size=(32, 2))
         digits = np.random.default_rng(n_steps + round(1e20 * (float(self.problem.time) - 1)))
         values = 1 + noise + self.error(n_steps) + self.rounding * digits.normal(size=(32, 2))
         return values if self.control is None else values - self.control
 
-    def pilot_control(self, *rest):
-        del rest
+    def pilot_control(self, key, first, memory, devices):
+        del key, first, memory, devices
         return self.control
 
 
