@@ -1,12 +1,15 @@
 """`jaxkinetic sweep`, and several processes."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import jax
@@ -214,7 +217,9 @@ def test_a_missing_extra_is_one_line(
 def on_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
     """Exit code of a command, and what its standard error showed on a terminal."""
     outer, inner = os.openpty()
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "160"}
+    # A new terminal has no columns, and so no room for a bar.
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 160, 0, 0))
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(
         [sys.executable, "-m", "jaxkinetic.cli", *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=inner,
         env=environment | {"PYTHONPATH": str(Path(__file__).parents[1])},
@@ -231,7 +236,7 @@ def on_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
 
 def test_progress_shows_rate_and_time_left_on_a_terminal(tmp_path: Path) -> None:
     """Also between commits: here the only one is at the end of each point."""
-    (tmp_path / "one.toml").write_text(TINY.replace("chunk = 32", "chunk = 262144").replace("= 96", "= 262144"))
+    (tmp_path / "one.toml").write_text(TINY.replace("chunk = 32", "chunk = 65536").replace("= 96", "= 65536"))
     code, shown = on_terminal(tmp_path, "sweep", "run", "one.toml")
     assert code == 0, shown
     assert (tmp_path / "jaxkinetic-sweep").is_dir()
