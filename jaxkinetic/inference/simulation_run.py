@@ -26,7 +26,14 @@ from jaxkinetic.inference.simulated_shape import (
 from jaxkinetic.inference.simulation_state import Blocks, Elimination, Progress, Weighted
 from jaxkinetic.model import PromptLaw
 from jaxkinetic.particles.ensemble import batch_size, local_devices
-from jaxkinetic.retrieval.estimate import Estimator, ProfileEnsemble, check_steps, choose_steps, prepare_profile
+from jaxkinetic.retrieval.estimate import (
+    Estimator,
+    ProfileEnsemble,
+    check_steps,
+    choose_steps,
+    measure_steps,
+    prepare_profile,
+)
 from jaxkinetic.retrieval.estimators import Problem
 
 _FEWEST_BLOCKS = 8
@@ -223,7 +230,7 @@ class Run:
         """Root-mean-square error that the constant steps leave in one prompt's values, at worst over sources."""
         here = local_devices(None)[:1]
         s = self.settings
-        return choose_steps(s.ensemble(u), s.key, _PROMPTS, self.n_steps, 0, s.memory, here)[1]
+        return measure_steps(s.ensemble(u), s.key, self.n_steps, s.memory, here)
 
     @staticmethod
     def _is_enough(found: Summary, count: int, tolerance: float) -> bool:

@@ -20,7 +20,7 @@ from jaxkinetic.retrieval.profile_ensemble import (
     prepare_profile,
     source_tokens,
 )
-from jaxkinetic.retrieval.steps import check_steps, choose_steps, settle_ensemble
+from jaxkinetic.retrieval.steps import check_steps, choose_steps, measure_steps, settle_ensemble
 from jaxkinetic.retrieval.window import Accuracy, level
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "choose_estimator",
     "choose_steps",
     "estimate_profile",
+    "measure_steps",
     "prepare_profile",
     "source_tokens",
 ]

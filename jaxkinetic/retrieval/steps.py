@@ -57,6 +57,15 @@ def choose_steps(
     return settle_ensemble(ensemble.insist(), key, n_prompts, n_steps, first, memory, devices)[1:]
 
 
+def measure_steps(
+    ensemble: ProfileEnsemble, key: PRNGKeyArray, n_steps: int, memory: float, devices: Sequence[Any]
+) -> float:
+    """Root-mean-square error that so many steps leave in one prompt's values, at worst over sources; not judged."""
+    check_steps(n_steps)
+    coarse, fine = (ensemble.pilot(steps, key, 0, memory, devices) for steps in (n_steps, 2 * n_steps))
+    return float(_distance(fine, coarse).max())
+
+
 def settle_ensemble(
     ensemble: ProfileEnsemble,
     key: PRNGKeyArray,
