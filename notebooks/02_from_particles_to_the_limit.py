@@ -375,9 +375,8 @@ plt.show()
 # Cov(X, φ) is half the mean of (X - X')(φ - φ'), whose noise is of the order of the signal. Here for both laws at
 # N = 64 and 256, source 0.3125, all readings against $e^{i\theta}$ of the source.
 
+
 # %%
-
-
 def redrawn(law, n_tokens, n_prompts):
     i, n = round(0.3125 * n_tokens) - 1, jnp.arange(1, 5)
 
