@@ -15,10 +15,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 from jaxtyping import Array, Float, Int
 
 from jaxkinetic._types import Scalar
-from jaxkinetic.inference.levenberg_marquardt import least_squares
 from jaxkinetic.inference.projection import CurveData, chi_squared, residuals
 
 Values = TypeVar("Values", Array, np.ndarray)
@@ -163,11 +163,37 @@ def _polish(beta: Array, lam: Array, modes: Array, data: CurveData, bounds: Rang
         beta = beta_of(jnp.where(mode == FIXED_BETA, start[0], v[0]), bounds)
         return beta, jnp.where(mode == FIXED_LAM, lam, lam_of(v[1], beta, bounds))
 
+    # The search calls these at many places: traced once each, and the Jacobian as one matrix, it compiles in
+    # a fraction of the time.
+    @jax.jit
+    def residual(v, *held):
+        return residuals(*unpack(v, *held), data).ravel()
+
+    @jax.jit
+    def linearised(v, *held):
+        return residual(v, *held), jax.jacfwd(residual)(v, *held)
+
     def one(beta: Scalar, lam: Scalar, mode: Array):
         start = jnp.stack([b_of(beta, bounds), q_of(lam, beta, bounds)])
-        free = jnp.stack([mode != FIXED_BETA, mode != FIXED_LAM])
-        found, chi2 = least_squares(lambda v: residuals(*unpack(v, start, lam, mode), data).ravel(), start, free)
-        return *unpack(found, start, lam, mode), chi2
+        held = start, lam, mode
+
+        @jax.custom_jvp
+        def standardised(v):
+            return residual(v, *held)
+
+        @standardised.defjvp
+        def _(primals, tangents):
+            value, jacobian = linearised(*primals, *held)
+            return value, jacobian @ tangents[0]
+
+        def objective(v, _):
+            r = standardised(v)
+            return r, jnp.sum(r**2)
+
+        solver = optx.LevenbergMarquardt(rtol=1e-12, atol=1e-12)
+        found = optx.least_squares(objective, solver, start, has_aux=True, max_steps=100, throw=False)
+        # A lane that runs out of steps has still only gone downhill: its end counts for what it is worth.
+        return *unpack(found.value, *held), found.aux
 
     return jax.vmap(one)(beta, lam, modes)
 
