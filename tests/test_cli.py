@@ -43,6 +43,16 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, folder: Path, *arguments: str) -> str:
+    """The one line with which a command refuses, having written nothing to an empty folder."""
+    assert run(monkeypatch, *arguments, "--out", str(folder / "results")) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("jaxkinetic: error: ")
+    assert "\n" not in error
+    assert list(folder.iterdir()) == []
+    return error
+
+
 @pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)])
 def test_help_is_complete_and_does_not_wait_for_jax(arguments: list[str]) -> None:
     code = (
@@ -239,12 +249,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
 ) -> None:
     target = tmp_path / "out.json"
     with_json = [] if arguments[0] == "figures" else ["--json", str(target)]
-    assert run(monkeypatch, *arguments, "--out", str(tmp_path / "results"), *with_json) == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("jaxkinetic: error: ")
-    assert message in error
-    assert "\n" not in error
-    assert list(tmp_path.iterdir()) == []
+    assert message in refusal(monkeypatch, capsys, tmp_path, *arguments, *with_json)
 
 
 @pytest.mark.parametrize(

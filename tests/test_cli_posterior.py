@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
-from tests.test_cli import CURVE, no_cache_of_the_user, run
+from tests.test_cli import CURVE, no_cache_of_the_user, refusal, run
 
 __all__ = ["no_cache_of_the_user"]
 
@@ -100,9 +100,4 @@ def test_bad_input_is_one_line_and_writes_nothing(
     arguments: list[str],
     message: str,
 ) -> None:
-    assert run(monkeypatch, "posterior", *arguments, "--out", str(tmp_path / "results")) == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("jaxkinetic: error: ")
-    assert message in error
-    assert "\n" not in error
-    assert list(tmp_path.iterdir()) == []
+    assert message in refusal(monkeypatch, capsys, tmp_path, "posterior", *arguments)
