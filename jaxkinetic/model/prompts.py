@@ -120,9 +120,7 @@ class DensityPrompts(PromptLaw):
 
     def __init__(self, modes: Callable[[Array], Array] | Array | np.ndarray | list[complex]):
         self.modes = modes if callable(modes) else _Constant(_as_modes(modes))
-        # More than twice as many angles as modes, so that none looks like another.
-        theta = jnp.linspace(0.0, _TWO_PI, max(257, 4 * self.n_modes + 1))
-        check_density(jax.lax.map(lambda s: self.density(s, theta), jnp.asarray(_EVERYWHERE), batch_size=32))
+        check_density(self.sampled())
 
     @property
     def n_modes(self) -> int:
@@ -140,6 +138,12 @@ class DensityPrompts(PromptLaw):
         modes = self._at(sigma)
         n = jnp.arange(1, modes.size + 1)
         return 1 + 2 * jnp.real(jnp.exp(1j * jnp.outer(theta, n)) @ modes)
+
+    def sampled(self, sigma: Float[Array, " position"] | None = None) -> Float[Array, "position angle"]:
+        """Density at positions, or all over the prompt, on angles so many that no mode looks like another."""
+        sigma = jnp.asarray(_EVERYWHERE) if sigma is None else sigma
+        theta = jnp.linspace(0.0, _TWO_PI, max(257, 4 * self.n_modes + 1))
+        return jax.lax.map(lambda s: self.density(s, theta), sigma, batch_size=32)
 
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` angles by inverting the distribution function, to rounding."""

@@ -95,7 +95,7 @@ def tabulate_source(
         normal = jax.vmap(law.center)(sigma), law.width.astype(sigma.dtype)
         return SourceLaw(None, normal, None, None, None, vocab_size, accuracy)
     if isinstance(law, DensityPrompts):
-        n_given = jax.eval_shape(law.modes, jnp.asarray(0.5)).shape[0]
+        n_given = law.n_modes
         weights = window_modes(vocab_size, accuracy, n_given if accuracy == "hard" else None)
     else:
         n_given, weights = 0, window_modes(vocab_size, accuracy, None if accuracy == "soft" else _HARD_MODES)
@@ -132,9 +132,7 @@ def _waves(y: Float[Array, " source"], size: int) -> Complex[Array, "source {siz
 
 def lowest_density(law: DensityPrompts, sigma: Any = None) -> float:
     """Least density at the given positions, or over the whole prompt; infinite where it is traced."""
-    theta = jnp.asarray(2 * np.pi * np.arange(256) / 256)
-    positions = jnp.linspace(0.0, 1.0, 65) if sigma is None else jnp.asarray(sigma)
-    values = jax.vmap(lambda s: law.density(s, theta))(positions)
+    values = law.sampled(None if sigma is None else jnp.asarray(sigma))
     return float(values.min()) if is_concrete(values) else np.inf
 
 
