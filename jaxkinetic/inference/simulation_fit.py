@@ -31,7 +31,7 @@ from jaxkinetic.inference.simulated_shape import SPACING, Builder, coordinates, 
 from jaxkinetic.inference.simulation_run import Run, Settings, prepare_run
 from jaxkinetic.inference.simulation_state import Blocks, Weighted, counted
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw, UniformPrompts, required_modes
-from jaxkinetic.retrieval.estimate import Estimator, choose_estimator, source_tokens
+from jaxkinetic.retrieval.profile_ensemble import Estimator, choose_estimator, source_tokens
 
 PARAMETERS = ("beta", "lam")
 # Linear errors of an e-fold say no more than that the parameter cannot be told.

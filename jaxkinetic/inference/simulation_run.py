@@ -26,15 +26,9 @@ from jaxkinetic.inference.simulated_shape import (
 from jaxkinetic.inference.simulation_state import Blocks, Elimination, Progress, Weighted
 from jaxkinetic.model import PromptLaw
 from jaxkinetic.particles.ensemble import batch_size, local_devices
-from jaxkinetic.retrieval.estimate import (
-    Estimator,
-    ProfileEnsemble,
-    check_steps,
-    choose_steps,
-    measure_steps,
-    prepare_profile,
-)
 from jaxkinetic.retrieval.estimators import Problem
+from jaxkinetic.retrieval.profile_ensemble import Estimator, ProfileEnsemble, prepare_profile
+from jaxkinetic.retrieval.steps import check_steps, choose_steps, measure_steps
 
 _FEWEST_BLOCKS = 8
 _DRIFT = 3.0

@@ -14,29 +14,10 @@ from jaxkinetic.retrieval.band import simultaneous_factor
 from jaxkinetic.retrieval.profile_ensemble import (
     Estimator,
     ProfileEnsemble,
-    bytes_per_prompt,
-    choose_control,
-    choose_estimator,
     prepare_profile,
-    source_tokens,
 )
-from jaxkinetic.retrieval.steps import check_steps, choose_steps, measure_steps, settle_ensemble
+from jaxkinetic.retrieval.steps import settle_ensemble
 from jaxkinetic.retrieval.window import Accuracy, level
-
-__all__ = [
-    "Estimator",
-    "ProfileEnsemble",
-    "ProfileEstimate",
-    "bytes_per_prompt",
-    "check_steps",
-    "choose_control",
-    "choose_estimator",
-    "choose_steps",
-    "estimate_profile",
-    "measure_steps",
-    "prepare_profile",
-    "source_tokens",
-]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,15 +24,15 @@ from jaxkinetic._types import check_at_least, check_finite, check_positive
 from jaxkinetic.law_table import LAWS, build_law, check_keys, number
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw
 from jaxkinetic.particles.ensemble import BLOCK, Moments
-from jaxkinetic.retrieval.estimate import (
+from jaxkinetic.retrieval.profile_ensemble import (
     ProfileEnsemble,
     bytes_per_prompt,
-    check_steps,
     choose_control,
     choose_estimator,
     prepare_profile,
     source_tokens,
 )
+from jaxkinetic.retrieval.steps import check_steps
 
 DIMS = ("beta", "lam", "time", "n_tokens", "vocab_size", "law", "estimator")
 GOALS = ("n_prompts", "standard_error", "max_prompts")

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxkinetic._types import check_positive
 from jaxkinetic.particles.ensemble import BLOCK, Moments, batch_size, local_devices
-from jaxkinetic.retrieval.estimate import choose_steps
+from jaxkinetic.retrieval.steps import choose_steps
 from jaxkinetic.sweep.config import Point, SweepConfig
 from jaxkinetic.sweep.location import parse_location
 from jaxkinetic.sweep.run import STEP_PROMPTS, extended

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from jaxkinetic._types import check_positive
 from jaxkinetic.particles.ensemble import BLOCK, Moments, local_devices
-from jaxkinetic.retrieval.estimate import ProfileEnsemble, choose_steps
+from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble
+from jaxkinetic.retrieval.steps import choose_steps
 from jaxkinetic.sweep.config import Point, SweepConfig, one_line
 from jaxkinetic.sweep.processes import on_first
 from jaxkinetic.sweep.progress import Meter

@@ -18,7 +18,7 @@ from jaxkinetic.inference.simulated_shape import SPACING, Geometry, SimulatedSha
 from jaxkinetic.inference.simulation_state import Weighted, eliminate, whitening
 from jaxkinetic.integrate import constant_steps, march
 from jaxkinetic.particles.drift import velocity
-from jaxkinetic.retrieval.estimate import prepare_profile
+from jaxkinetic.retrieval.profile_ensemble import prepare_profile
 from tests.limit.laws import CODEWORDS
 
 KEY = jax.random.key(11)

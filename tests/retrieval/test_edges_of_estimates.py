@@ -15,8 +15,8 @@ from jaxkinetic.integrate import reason
 from jaxkinetic.model import PromptLaw
 from jaxkinetic.retrieval import control
 from jaxkinetic.retrieval.band import simultaneous_factor
-from jaxkinetic.retrieval.estimate import ProfileEnsemble, choose_estimator, prepare_profile
 from jaxkinetic.retrieval.estimators import ESTIMATORS, adjoint
+from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble, choose_estimator, prepare_profile
 from jaxkinetic.retrieval.source_law import tabulate_source
 from jaxkinetic.retrieval.steps import settle_ensemble
 from jaxkinetic.retrieval.window import window

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
-from jaxkinetic.retrieval.estimate import Estimator
+from jaxkinetic.retrieval.profile_ensemble import Estimator
 from jaxkinetic.retrieval.window import window_modes
 from tests.limit.laws import CODEWORDS, SMOOTH, codeword_probabilities, smooth_modes
 

@@ -14,9 +14,8 @@ import pytest
 import jaxkinetic as jk
 from jaxkinetic.particles import ensemble
 from jaxkinetic.particles.ensemble import run_ensemble
-from jaxkinetic.retrieval.estimate import prepare_profile
 from jaxkinetic.retrieval.estimators import CONTROLS, ESTIMATORS
-from jaxkinetic.retrieval.profile_ensemble import with_steps
+from jaxkinetic.retrieval.profile_ensemble import prepare_profile, with_steps
 from tests.limit.laws import SMOOTH
 
 MODEL = jk.CausalAttention(jk.ExpCosine(1.2), jk.ALiBi(0.7))
