@@ -311,7 +311,8 @@ for sizes, (values, errors), colour, marker, name in (
     label = f"{name}: slope {slope:.2f} $\\pm$ {uncertainty:.2f}"
     axes[0].plot(sizes, np.exp(level) * sizes**slope, color=colour, label=label)
 axes[0].set(xscale="log", yscale="log", xlabel="token $i = N$", ylabel="root mean square, covariance")
-axes[0].legend()
+axes[0].set_xticks(pair_sizes, pair_sizes)
+axes[0].legend(loc="lower left")
 
 k = 2 ** np.arange(7)
 ratio = jnp.geomspace(1.9, 140, 60)
@@ -337,6 +338,9 @@ smooth_ratios = np.geomspace(1.9, 70, 24)
 between = solve_correlations(model, words, [1.0], 1 / smooth_ratios).cross(1.0, 1.0, 1)[:, 0].real
 axes[2].plot(smooth_ratios, between, color=BLACK, label="the limit, (1.18)")
 axes[2].set(xscale="log", xlabel="$i / j$", ylabel="$i$ times the covariance, i = 128", ylim=(0, None))
+axes[2].set_xticks(ratios, ratios)
+for axis in axes[::2]:
+    axis.xaxis.set_minor_locator(plt.NullLocator())
 axes[2].legend()
 plt.show()
 
@@ -398,7 +402,7 @@ for axis, (name, some) in zip(axes, (("smooth law", law), ("codewords", words)),
     exact = np.asarray(solve_correlations(model, some, [1.0], 0.3125).cross(1.0, 1.0, 4)).real
     axis.bar(np.arange(1, 5), exact, color="0.85", edgecolor="0.4", label="the limit, (1.18)")
     for n_tokens, shift, colour, marker in ((64, -0.12, BLUE, "o"), (256, 0.12, ORANGE, "s")):
-        values, errors = redrawn(some, n_tokens, 4096)
+        values, errors = redrawn(some, n_tokens, 2048)
         axis.errorbar(
             np.arange(1, 5) + shift, values, yerr=1.96 * errors, color=colour, fmt=marker, capsize=3,
             label=f"N = {n_tokens}, 95 %",
