@@ -1,9 +1,34 @@
 """Configuration of the suite; it must run before jaxkinetic is imported."""
 
+import atexit
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def _share_and_speed_up_compilation() -> None:
+    """Set up what workers and the programs that tests start inherit: most of the suite's time is compilation.
+
+    All share what has been compiled, and the next run starts anew. XLA's older emitters compile in half the time;
+    a version that does not know a flag ends the process, so that one is asked first.
+    """
+    folder = tempfile.mkdtemp(prefix="jaxkinetic-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    quick = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
+    asked = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=quick, capture_output=True)
+    if asked.returncode == 0:
+        os.environ["XLA_FLAGS"] = quick["XLA_FLAGS"]
+
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _share_and_speed_up_compilation()
 
 import hypothesis
 import jax
@@ -27,6 +52,16 @@ def _executables_of_one_file() -> Iterator[None]:
     """Drop compiled programs after each file: a worker that keeps them all maps gigabytes of code."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _compiled_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compile without XLA's costly passes where a test computes little, in the programs that it starts as well."""
+    quick = not {"slow", "optimized"} & set(request.keywords)
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(quick)))
+    jax.config.update("jax_disable_most_optimizations", quick)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import jaxkinetic as jk
 from jaxkinetic.law_table import build_law
 from tests.test_cli import CURVE, no_cache_of_the_user, refusal, run
 
+pytestmark = pytest.mark.optimized
+
 __all__ = ["no_cache_of_the_user"]
 
 

@@ -7,6 +7,8 @@ import pytest
 import jaxkinetic as jk
 from jaxkinetic import plotting
 
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture(autouse=True)
 def close_figures():

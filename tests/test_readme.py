@@ -9,6 +9,8 @@ from pathlib import Path
 import jax
 import pytest
 
+pytestmark = pytest.mark.optimized
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 ROW = re.compile(

@@ -9,6 +9,8 @@ from scipy import stats
 from jaxkinetic import RetrievalCurve, fit_curves
 from tests.inference import oracle
 
+pytestmark = pytest.mark.optimized
+
 TRUTH, VOCAB, LEVEL = {"beta": 2.0, "lam": 6.0}, 3, 0.9
 
 

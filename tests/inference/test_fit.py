@@ -13,6 +13,8 @@ from jaxkinetic.model import ExpCosine
 from tests.inference import oracle
 from tests.inference.planted import BETA, LAM, planted, points
 
+pytestmark = pytest.mark.optimized
+
 # Chi-squared of the settled fits to the digits quoted, and of the best fit to six.
 PUBLISHED = {
     "LongChat-13B (16K)": (13.9, 13.851396),

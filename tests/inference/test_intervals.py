@@ -12,6 +12,8 @@ from jaxkinetic.inference.intervals import threshold
 from tests.inference import oracle
 from tests.inference.planted import points
 
+pytestmark = pytest.mark.optimized
+
 Doubles = NDArray[np.float64]
 BETAS = np.geomspace(0.01, 10, 160)
 LAMS = 0.01 * np.sinh(np.linspace(np.arcsinh(-2000), np.arcsinh(10000), 200))

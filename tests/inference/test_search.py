@@ -13,6 +13,8 @@ from jaxkinetic.model import required_modes
 from tests.inference import oracle
 from tests.inference.planted import points
 
+pytestmark = pytest.mark.optimized
+
 BOUNDS = Range((0.01, 10.0), (-20.0, 100.0))
 CURVES = load_curves(model="LongChat-13B (16K)")
 DATA, _ = stack_curves(CURVES, 1.0, 8, required_modes(10.0, np.float64))

@@ -21,6 +21,8 @@ from jaxkinetic.particles.drift import velocity
 from jaxkinetic.retrieval.profile_ensemble import prepare_profile
 from tests.limit.laws import CODEWORDS
 
+pytestmark = pytest.mark.optimized
+
 KEY = jax.random.key(11)
 MODES = jk.required_modes(3.1)
 

@@ -57,7 +57,8 @@ def test_values_against_forty_digits(order, dtype):
 @pytest.mark.parametrize("order", ORDERS)
 def test_positive_half_alone_is_the_same(order):
     z = jnp.asarray(points()[points() >= 0])
-    np.testing.assert_array_equal(evaluate(order, z, False), evaluate(order, z, True))
+    # The same sums, but two programs: compilers may round the last digit differently.
+    np.testing.assert_array_max_ulp(evaluate(order, z, False), evaluate(order, z, True), maxulp=1)
 
 
 @pytest.mark.parametrize("order", ORDERS[:-1])

@@ -23,6 +23,8 @@ from jaxkinetic import (
 )
 from jaxkinetic.limit import closed_form
 
+pytestmark = pytest.mark.optimized
+
 LOG_VALUES = np.array([0.3, -0.2, 0.5, 0.1, -1.2, -0.7, -0.9, 0.4])
 WEIGHTS = {
     "exponentials": ExponentialSum([1.0, 0.3, 2.0], [1.0, -3.0, 20.0]),

@@ -115,7 +115,7 @@ def test_continued_moments_have_the_bits_of_one_run():
 
 
 def profile_of(n_devices: int, *process: str) -> subprocess.Popen:
-    flags = f"--xla_force_host_platform_device_count={n_devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={n_devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, str(PROGRAM), *process], env=environment, stdout=subprocess.PIPE, text=True

@@ -11,6 +11,8 @@ from scipy.optimize import minimize_scalar
 from jaxkinetic import ALiBi, CausalAttention, ExpCosine, FourierKernel, retrieval_profile, u_shape
 from tests.problems import DIGITS, MpCorrection
 
+pytestmark = pytest.mark.optimized
+
 MODES = 28
 
 
