@@ -4,11 +4,13 @@ from jaxkinetic.retrieval.decoder import decode, hard_accuracy, soft_accuracy, s
 from jaxkinetic.retrieval.estimate import ProfileEstimate, estimate_profile
 from jaxkinetic.retrieval.law_profile import RetrievalProfile, law_profile, uniform_codeword_correction
 from jaxkinetic.retrieval.profile import UShape, retrieval_profile, u_shape
+from jaxkinetic.retrieval.window_means import WindowMeans, window_means
 
 __all__ = [
     "ProfileEstimate",
     "RetrievalProfile",
     "UShape",
+    "WindowMeans",
     "decode",
     "estimate_profile",
     "hard_accuracy",
@@ -18,4 +20,5 @@ __all__ = [
     "soft_accuracy_fourier",
     "u_shape",
     "uniform_codeword_correction",
+    "window_means",
 ]
