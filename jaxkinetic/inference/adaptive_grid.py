@@ -66,12 +66,15 @@ def adapt(log_likelihood, share, rows, windows, ends, n_new):
 
 def raise_to(log_likelihood, peaks, rows, edges):
     """The log likelihood with the cells that hold known peaks (u, v, value) raised to them."""
-    u, v, value = peaks
-    i = np.clip(np.searchsorted(rows, u, side="right") - 1, 0, len(rows) - 2)
-    j = np.clip(np.sum(edges[i] <= v[:, None], axis=1) - 1, 0, edges.shape[1] - 2)
     raised = log_likelihood.copy()
-    np.maximum.at(raised, (i, j), value)
+    np.maximum.at(raised, cells_of(peaks[0], peaks[1], rows, edges), peaks[2])
     return raised
+
+
+def cells_of(u, v, rows, edges):
+    """Row and column of the cells that hold points (u, v), or that are nearest to them in their row."""
+    i = np.clip(np.searchsorted(rows, u, side="right") - 1, 0, len(rows) - 2)
+    return i, np.clip(np.sum(edges[i] <= v[:, None], axis=1) - 1, 0, edges.shape[1] - 2)
 
 
 def column_marginal(joint, edges):
@@ -107,11 +110,13 @@ def shortest_interval(edges, share, whole, value_of, level):
     )
 
 
-def ends_of_the_range(log_likelihood, rows, edges, whole, level):
+def ends_of_the_range(log_likelihood, rows, edges, whole, level, peaks, on_edge):
     """Which ends of u and of v the prior's range sets and not the data, ((low, high), (low, high)).
 
     Those where the cells within chi^2_1(level) / 2 of the likeliest reach furthest at an end of the range, of
     their own coordinate or of the other. An interval that closes there all the same was closed by the prior.
+    ``peaks`` are local maxima (u, v, value), those ``on_edge`` at an end of the range: cells step over a narrow
+    ridge that leaves the range.
     """
     slack = [1e-9 * (high - low) for low, high in whole]
     at_end = np.zeros(log_likelihood.shape, bool)
@@ -119,7 +124,10 @@ def ends_of_the_range(log_likelihood, rows, edges, whole, level):
     at_end[-1] |= rows[-1] >= whole[0][1] - slack[0]
     at_end[:, 0] |= edges[:, 0] <= whole[1][0] + slack[1]
     at_end[:, -1] |= edges[:, -1] >= whole[1][1] - slack[1]
-    inside = log_likelihood > log_likelihood.max() - threshold(level) / 2
+    limit = max(log_likelihood.max(), peaks[2].max()) - threshold(level) / 2
+    leaving = on_edge & (peaks[2] > limit)
+    at_end[cells_of(peaks[0][leaving], peaks[1][leaving], rows, edges)] = True
+    inside = raise_to(log_likelihood, peaks, rows, edges) > limit
     u = np.broadcast_to(np.arange(len(inside))[:, None], inside.shape)
     furthest = [
         (np.where(inside, low, np.inf), np.where(inside, -high, np.inf))

@@ -11,6 +11,7 @@ of inverse variances w, the integral over both is Gaussian in m and a Gaussian t
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,6 +20,20 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._types import Scalar, check_finite, check_positive
+
+
+class LinePriors(NamedTuple):
+    """Priors of m and k alone: numbers that compiled code takes as they come.
+
+    Attributes:
+        mean: m0.
+        mean_spread: tau_m.
+        contrast_spread: tau_k.
+    """
+
+    mean: float | Scalar
+    mean_spread: float | Scalar
+    contrast_spread: float | Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +66,11 @@ class Priors:
         check_finite("mean", self.mean)
         for name in ("lam_scale", "mean_spread", "contrast_spread"):
             check_positive(name, getattr(self, name))
+
+    @property
+    def line(self) -> LinePriors:
+        """Those of m and k."""
+        return LinePriors(self.mean, self.mean_spread, self.contrast_spread)
 
     def __str__(self) -> str:
         """Say the priors in words, a line each."""
@@ -95,7 +115,7 @@ def integrate_nuisances(
     shape: Float[Array, " position"],
     accuracy: Float[Array, " position"],
     weight: Float[Array, " position"],
-    priors: Priors,
+    priors: LinePriors,
 ) -> Nuisances:
     """Integrate m and k >= 0 of one curve, in closed form.
 
@@ -120,7 +140,7 @@ def integrate_nuisances(
     )
     there = weight > 0
     log_points = jnp.sum(jnp.where(there, jnp.log(jnp.where(there, weight, 1.0) / (2 * math.pi)), 0.0)) / 2
-    log_priors = -math.log(priors.mean_spread * priors.contrast_spread) - jnp.log(determinant) / 2
+    log_priors = -jnp.log(jnp.asarray(priors.mean_spread * priors.contrast_spread) ** 2 * determinant) / 2
     log_cut = math.log(2) + jax.scipy.special.log_ndtr(k * jnp.sqrt(determinant / a))
     covariance = jnp.array([[d, -b], [-b, a]]) / determinant
     return Nuisances(log_points + log_priors - misfit / 2 + log_cut, jnp.stack([priors.mean + m, k]), covariance)

@@ -4,7 +4,7 @@ c0 and c1 >= 0 belong to each curve and enter linearly. For given (beta, lam) th
 those of a weighted straight line, so that only beta and lam are left (variable projection).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from jaxkinetic._types import Scalar
 from jaxkinetic.inference.curves import RetrievalCurve
 from jaxkinetic.limit import closed_form
+from jaxkinetic.limit.mode_series import largest_exponent, mode_sum
 from jaxkinetic.model import ALiBi, ExpCosine
 
 
@@ -126,6 +127,31 @@ def shapes(
     return jax.vmap(one)(data.sources, sources)
 
 
+def row_shapes(
+    beta: Float[Array, " row"], lam: Float[Array, "row column"], data: CurveData
+) -> tuple[Float[Array, "row column curve position"], Float[Array, "row column curve"]]:
+    """`shapes` of every curve at its own sources on rows of equal beta, by the power series that a row shares.
+
+    NaN where that does not serve; double precision.
+    """
+    n_modes = min(data.n_modes, closed_form.growing_modes(data.vocab_size))
+    rates = jax.vmap(lambda b: ExpCosine(b, n_modes=data.n_modes).growth_rates()[:n_modes])(beta)
+    weights = closed_form.mode_weights(data.vocab_size, n_modes)
+    one = jnp.ones((), beta.dtype)
+
+    def everywhere(function: Callable[[Scalar, Scalar], Array]) -> Array:
+        found = jax.vmap(lambda v: jax.vmap(lambda source: function(source, v))(data.sources.ravel()))(lam.ravel())
+        return found.reshape(*lam.shape, *data.sources.shape)
+
+    y = everywhere(lambda source, v: closed_form.goursat_variable(one, source, v))
+    graphon = everywhere(lambda source, v: ALiBi(v).graphon(one, source))
+    values, log_scale = mode_sum(rates, weights, data.time, y)
+    own_scale = jax.lax.stop_gradient(
+        jax.vmap(lambda a, at: largest_exponent(a, weights, data.time, at))(rates, jnp.max(y, axis=3))
+    )
+    return graphon * values * jnp.exp(log_scale - own_scale[..., None]), own_scale
+
+
 def project(values: Float[Array, " position"], accuracy: Array, weight: Array, log_scale: Scalar) -> Line:
     """Weighted least-squares line of accuracy on S with slope >= 0."""
     total = jnp.sum(weight)
@@ -147,7 +173,14 @@ def lines(beta: Scalar, lam: Scalar, data: CurveData) -> tuple[Line, Float[Array
 
 def residuals(beta: Scalar, lam: Scalar, data: CurveData) -> Float[Array, "curve position"]:
     """Standardised residuals of all points, the nuisances at their best."""
-    best, values = lines(beta, lam, data)
+    return misfit(*shapes(beta, lam, data.sources, data), data)
+
+
+def misfit(
+    values: Float[Array, "curve position"], scales: Float[Array, " curve"], data: CurveData
+) -> Float[Array, "curve position"]:
+    """The same for given scaled S and the logs of the factors taken out."""
+    best = jax.vmap(project)(values, data.accuracy, data.weight, scales)
     fitted = best.mean[:, None] + best.slope[:, None] * (values - best.center[:, None])
     return jnp.sqrt(data.weight) * (data.accuracy - fitted)
 

@@ -38,7 +38,7 @@ def test_integral_over_offset_and_contrast_against_quadrature(contrast):
     # Where the contrast of the data is negative, the cut at k = 0 decides.
     accuracy = 0.5 + contrast * SHAPE + NOISE
     padded = [jnp.asarray(np.pad(x, (0, 3))) for x in (SHAPE, accuracy, ERROR**-2)]
-    got = integrate_nuisances(padded[0], padded[1], padded[2], PRIORS)
+    got = integrate_nuisances(padded[0], padded[1], padded[2], PRIORS.line)
     exact = by_quadrature(accuracy)
     assert float(got.log_evidence) == pytest.approx(np.log(exact), abs=1e-8)
     # The truncated normal that is left has the moments of the posterior.
@@ -53,7 +53,7 @@ def test_integral_over_offset_and_contrast_against_quadrature(contrast):
 def test_huge_counts_cancel_nothing():
     accuracy = 0.5 + 0.1 * SHAPE
     precise, better = (
-        integrate_nuisances(jnp.asarray(SHAPE), jnp.asarray(accuracy), jnp.asarray(w * ERROR**-2), PRIORS)
+        integrate_nuisances(jnp.asarray(SHAPE), jnp.asarray(accuracy), jnp.asarray(w * ERROR**-2), PRIORS.line)
         for w in (1e8, 1e10)
     )
     # Laplace: every point gains log(10), m and k lose one each.

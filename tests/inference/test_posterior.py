@@ -13,12 +13,15 @@ from jaxkinetic import (
     Priors,
     RetrievalCurve,
     curve_posterior,
+    fit_curves,
     load_curves,
     plan_experiment,
 )
-from jaxkinetic.inference.posterior import _log_likelihood
+from jaxkinetic.inference.grid_likelihood import log_likelihood
 from jaxkinetic.limit import closed_form
 from tests.inference import oracle
+
+pytestmark = pytest.mark.optimized
 
 BETA, LAM, VOCAB = 2.0, 6.0, 3
 PRIORS = Priors(beta_range=(0.3, 8.0), lam_range=(-5.0, 50.0), contrast_spread=0.3)
@@ -57,11 +60,11 @@ def test_every_cell_is_prior_times_likelihood_over_evidence(pooled):
         got = np.log(posterior.mass.ravel()[cell]) + posterior.log_evidence - np.log(areas[i, j])
         assert np.log(posterior.density[i, j]) + posterior.log_evidence == pytest.approx(got, abs=1e-9)
         assert got == pytest.approx(
-            sum(log_likelihood(c, posterior.beta[i], posterior.lam[i, j]) for c in curves), abs=1e-6
+            sum(by_brute_force(c, posterior.beta[i], posterior.lam[i, j]) for c in curves), abs=1e-6
         )
 
 
-def log_likelihood(curve, beta, lam):
+def by_brute_force(curve, beta, lam):
     """Integrated over the offset as one normal, over k >= 0 on a fine grid."""
     s = oracle.shape(curve.sources, beta, lam, 1.0, VOCAB)
     s = (s - s.mean()) / s.std()
@@ -126,7 +129,7 @@ def test_a_peak_too_narrow_for_a_first_look_beside_a_wide_mode_is_found(seed):
     sums = []
     for betas, lams in (((0.02, 1.0), (0.02, 3.0)), ((1.8, 2.2), (4.0, 9.0))):
         u, v = np.log(np.geomspace(*betas, 400)), np.linspace(np.arcsinh(lams[0]), np.arcsinh(lams[1]), 400)
-        found = _log_likelihood(u, np.tile(np.sinh(v), (400, 1)), posterior._data[0], posterior.priors)
+        found = log_likelihood(np.exp(u), np.tile(np.sinh(v), (400, 1)), posterior._data[0], posterior.priors.line)
         sums.append(np.exp(found - posterior.log_evidence).sum() * (u[1] - u[0]) * (v[1] - v[0]))
     area = np.log(10 / 0.01) * (np.arcsinh(20) + np.arcsinh(100))
     assert sum(sums) / area == pytest.approx(1, abs=0.02)
@@ -143,12 +146,33 @@ def test_an_end_that_only_the_prior_sets_is_open(model):
     # At the left end of the range of beta, the best lam is as good as the best of all but for a factor e^1.
     search = np.concatenate([-np.geomspace(1e-4, 20, 400), np.geomspace(1e-4, 100, 400)])
     found = [
-        _log_likelihood(np.log([b]), search[None], posterior._data[0], posterior.priors).max()
+        log_likelihood(np.array([b]), search[None], posterior._data[0], posterior.priors.line).max()
         for b in (0.0101, *np.geomspace(0.011, 9.9, 60))
     ]
     assert (found[0] > max(found) - 1.645**2 / 2) == posterior.intervals["beta"].low_open
     assert posterior.identified["beta"] == posterior.intervals["beta"].closed
-    assert not posterior.identified["beta"] or model.startswith("Llama")
+    assert not posterior.identified["beta"]
+
+
+def test_a_ridge_that_leaves_the_range_between_cells_leaves_the_interval_open():
+    """Llama-2 70B: a ridge no wider than a cell runs up to lam = 100, where chi-squared is still within reach."""
+    curves = load_curves(model="Llama-2-70b-chat-hf")
+    posterior, fit = curve_posterior(curves), fit_curves(curves, level=0.9)
+    assert fit.intervals["beta"].high_open
+    for name in ("beta", "lam"):
+        assert posterior.intervals[name].high_open == fit.intervals[name].high_open
+        assert posterior.intervals[name].low_open == fit.intervals[name].low_open
+        assert not posterior.identified[name]
+        assert posterior.describe(name).startswith("unidentified, [")
+
+
+@pytest.mark.parametrize("model", ["MPT-30B-Instruct", "GPT-3.5-Turbo (16K)"])
+def test_goodness_of_fit_is_that_of_least_squares(model):
+    curves = load_curves(model=model)
+    posterior, fit = curve_posterior(curves), fit_curves(curves)
+    assert posterior.chi2 == pytest.approx(fit.chi2, abs=2e-3)
+    assert posterior.dof == fit.dof
+    assert posterior.p_value == pytest.approx(fit.p_value, rel=5e-3)
 
 
 @pytest.mark.parametrize("model", ["Claude-1.3", "GPT-3.5-Turbo (16K)", "LongChat-13B (16K)"])
@@ -163,7 +187,7 @@ def test_the_ridge_at_small_beta_is_resolved(model):
         lam = beta / 200 * np.sinh(np.linspace(low, high, 20_001))
         v = np.arcsinh(lam)
         middle = np.sinh((v[1:] + v[:-1]) / 2)
-        found = _log_likelihood(np.log([beta]), middle[None], posterior._data[0], priors)[0]
+        found = log_likelihood(np.array([beta]), middle[None], posterior._data[0], priors.line)[0]
         row = np.sum(np.exp(found - posterior.log_evidence) * np.diff(v)) / (v[-1] - v[0])
         # The prior of log(beta) is flat, so that a row's density over the prior's is its likelihood over evidence.
         density = share[i] / np.diff(np.log(edges))[i] * np.log(10 / 0.01)
@@ -285,6 +309,7 @@ def test_shallow_curves_leave_the_interval_open():
     for seed in range(10):
         posterior = curve_posterior(planted(5, 300, seed, beta=0.3, lam=0.3, contrast=0.05), **options)
         n_open += not posterior.identified["beta"]
+        assert posterior.describe("beta").startswith("unidentified, [") == (not posterior.identified["beta"])
         assert posterior.identified["beta"] == posterior.intervals["beta"].closed
     assert n_open >= 9
 
@@ -302,12 +327,37 @@ def test_shallow_curves_leave_the_interval_open():
         (planted(4), {"grid": (200, 4)}, "Argument `grid` must be at least 16"),
         (planted(10, 400), {"priors": Priors(mean=0.9, mean_spread=0.01)}, "excludes the data: the mean accuracy"),
         (planted(10, 400), {"priors": Priors(contrast_spread=0.01)}, "excludes the data: curve varies by"),
+        (
+            planted(10, 5000),
+            {"priors": Priors((0.01, 0.02), (-20.0, -10.0))},
+            r"excludes the data: within beta_range \(0.01, 0.02\) and lam_range \(-20.0, -10.0\) chi-squared is",
+        ),
+        (planted(16, 50_000), {"priors": Priors((5.0, 10.0))}, "excludes the data: within beta_range"),
     ],
 )
 def test_bad_input(curves, options, message):
     options = {"vocab_size": VOCAB, "grid": GRID} | options
     with pytest.raises(ValueError, match=message):
         curve_posterior(curves, **options)
+
+
+def test_priors_that_leave_out_little_and_curves_that_reject_the_model_pass():
+    narrow = curve_posterior(planted(16, 5000), vocab_size=VOCAB, priors=Priors((1.9, 2.1), (5.0, 7.0)), grid=GRID)
+    assert narrow.p_value > 1e-3
+    # The planted values are out of the range, and the data can hardly tell.
+    beside = curve_posterior(planted(10, 400), vocab_size=VOCAB, priors=Priors((0.01, 1.0)), grid=GRID)
+    assert beside.p_value > 1e-3
+    rejected = load_curves(model="GPT-3.5-Turbo (16K)")
+    for priors in (Priors(), Priors((0.05, 5.0), (-5.0, 20.0)), Priors((0.05, 1.0), (0.0, 2.0))):
+        assert curve_posterior(rejected, priors=priors).p_value < 1e-10
+
+
+def test_a_grid_too_coarse_for_a_thin_ridge_says_so():
+    curves = load_curves(model="GPT-3.5-Turbo (16K)")
+    with pytest.raises(ValueError, match=r"Argument `grid` is too coarse for these curves: cells of \(48, 48\)"):
+        curve_posterior(curves, grid=GRID)
+    fine, finer = curve_posterior(curves, grid=(100, 100)), curve_posterior(curves, grid=(200, 200))
+    assert fine.log_evidence == pytest.approx(finer.log_evidence, abs=1e-3)
 
 
 @pytest.mark.usefixtures("as_installed")
@@ -323,3 +373,16 @@ def test_other_curves_cannot_be_predicted():
         wide().predict(planted())
     with pytest.raises(ValueError, match="Argument `sources` must lie in"):
         wide().predict(wide().curves[0], [0.0])
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 2.0, -0.5, np.nan])
+def test_a_level_is_a_probability(level):
+    with pytest.raises(ValueError, match=r"Argument `level` must lie in \(0, 1\), but is"):
+        wide().predict(wide().curves[0], level=level)
+    with pytest.raises(ValueError, match=r"Argument `level` must lie in \(0, 1\), but is"):
+        wide().region(level)
+
+
+def test_a_measurement_has_questions():
+    with pytest.raises(ValueError, match="Argument `n_questions` must be at least 1, but is 0"):
+        wide().predict(wide().curves[0], n_questions=0)

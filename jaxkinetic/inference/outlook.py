@@ -1,0 +1,77 @@
+"""What is left to say about the accuracies of a curve once beta and lam are known.
+
+For given (beta, lam) the accuracy at sigma_0 is m + k s, with s the standardised S_t there and (m, k) normal, cut
+to k >= 0: see `nuisances`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxkinetic.inference.grid_likelihood import remaining
+from jaxkinetic.inference.nuisances import LinePriors
+from jaxkinetic.inference.projection import CurveData
+
+_CHUNK, _POSITIONS = 256, 64
+
+
+class Outlook(NamedTuple):
+    """Mean accuracy m and contrast k >= 0 of each curve at each of several (beta, lam), and S_t where it is wanted.
+
+    Attributes:
+        mean: (m^, k^) before the cut, (D, C, 2).
+        covariance: theirs, (D, C, 2, 2).
+        shape: standardised S_t at the wanted positions, (D, C, S).
+    """
+
+    mean: Float[np.ndarray, "draw curve 2"]
+    covariance: Float[np.ndarray, "draw curve 2 2"]
+    shape: Float[np.ndarray, "draw curve wanted"]
+
+
+def outlook(
+    beta: Float[np.ndarray, " draw"],
+    lam: Float[np.ndarray, " draw"],
+    wanted: Float[np.ndarray, " wanted"],
+    data: CurveData,
+    priors: LinePriors,
+) -> Outlook:
+    """See `Outlook`; the wanted positions are those of every curve."""
+    # Padded to few shapes, so that many calls compile once.
+    padded = [np.pad(x, (0, -x.size % _CHUNK), mode="edge") for x in (beta, lam)]
+    at = np.pad(wanted, (0, -wanted.size % _POSITIONS), mode="edge")
+    everywhere = jnp.broadcast_to(jnp.asarray(at), (data.sources.shape[0], at.size))
+    chunks = [
+        _outlook(*(x[i : i + _CHUNK] for x in padded), everywhere, data, priors)
+        for i in range(0, padded[0].size, _CHUNK)
+    ]
+    mean, covariance, shape = (np.concatenate(parts)[: beta.size] for parts in zip(*chunks, strict=True))
+    return Outlook(mean, covariance, shape[..., : wanted.size])
+
+
+@jax.jit
+def _outlook(beta, lam, wanted, data, priors):
+    def one(beta, lam):
+        left, shape = remaining(beta, lam, wanted, data, priors)
+        return left.mean, left.covariance, shape
+
+    return jax.vmap(one)(beta, lam)
+
+
+@jax.jit
+def draw_lines(
+    mean: Float[jax.Array, "draw 2"],
+    covariance: Float[jax.Array, "draw 2 2"],
+    uniform: Float[jax.Array, " draw"],
+    normal: Float[jax.Array, " draw"],
+) -> tuple[Float[jax.Array, " draw"], Float[jax.Array, " draw"]]:
+    """(m, k) of one curve from uniform and normal numbers: k from its cut normal by its tail, then m given k."""
+    error = jnp.sqrt(covariance[:, 1, 1])
+    tail = jax.scipy.special.ndtr(mean[:, 1] / error) * uniform
+    contrast = jnp.maximum(mean[:, 1] - error * jax.scipy.special.ndtri(tail), 0)
+    share = covariance[:, 0, 1] / covariance[:, 1, 1]
+    spread = jnp.sqrt(covariance[:, 0, 0] - share * covariance[:, 0, 1])
+    return mean[:, 0] + share * (contrast - mean[:, 1]) + spread * normal, contrast
