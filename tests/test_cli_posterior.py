@@ -7,6 +7,8 @@ import pytest
 import jaxkinetic as jk
 from tests.test_cli import CURVE, no_cache_of_the_user, refusal, run
 
+pytestmark = pytest.mark.optimized
+
 __all__ = ["no_cache_of_the_user"]
 
 

@@ -1,6 +1,7 @@
 """`jaxkinetic posterior`: what measured curves say about beta and lambda, priors and evidence beside."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ import tyro
 from jaxkinetic.cli.common import JsonFile, OutFolder, check_folder, configure, dump, save, say, write_json
 
 if TYPE_CHECKING:
-    from jaxkinetic import Posterior, RetrievalCurve
+    from jaxkinetic import NextMeasurement, Posterior, RetrievalCurve
 
 _DEFAULT = ("MPT-30B-Instruct",)
 
@@ -47,6 +48,10 @@ def posterior(
         float, tyro.conf.arg(help="Prior: typical standard deviation of a curve over its positions.")
     ] = 0.2,
     level: Annotated[float, tyro.conf.arg(help="Probability in intervals and bands.")] = 0.9,
+    next_questions: Annotated[
+        tuple[float, ...],
+        tyro.conf.arg(metavar="N ...", help="Ask where one more point of so many questions would tell most."),
+    ] = (),
     out: OutFolder = Path("jaxkinetic-results"),
     json: JsonFile = None,
 ) -> None:
@@ -55,7 +60,8 @@ def posterior(
     All lengths of one model share beta and lam; offset and contrast of each curve are integrated out. Writes a
     table (posterior.txt), the numbers (posterior.json) and a figure of each model (posterior.png): regions,
     marginals beside their priors, and the curves that are predicted; and weighs the evidence against a constant, a
-    quadratic and free-form curves. A CSV is as for `jaxkinetic fit`.
+    quadratic and free-form curves. With --next-questions also the information that one more point is expected to
+    give, for every length and position (next-measurement.png). A CSV is as for `jaxkinetic fit`.
     """
     if csv and (all or model):
         raise ValueError("Argument `csv` must stand alone, but `all` or `model` is given too.")
@@ -66,7 +72,15 @@ def posterior(
     import matplotlib.pyplot as plt
     from tqdm import tqdm
 
-    from jaxkinetic import Priors, curve_posterior, list_models, load_curves, plotting, read_curves
+    from jaxkinetic import (
+        Priors,
+        curve_posterior,
+        list_models,
+        load_curves,
+        next_measurement,
+        plotting,
+        read_curves,
+    )
     from jaxkinetic.inference.curves import by_model
 
     if csv:
@@ -83,17 +97,22 @@ def posterior(
         for curves in tqdm(wanted, desc="posteriors", disable=None if len(wanted) > 1 else True)
     ]
     shown, apart = (found[:1], found[1:]) if pool else (found, [])
-    table = "\n".join([*(_table(p) for p in shown), *_pooling(shown[0], apart)])
+    more = [next_measurement(p, next_questions) for p in shown] if next_questions else []
+    table = "\n".join([*(_table(p) for p in shown), *_pooling(shown[0], apart), *(str(n) for n in more)])
     record: dict[str, Any] = {"posteriors": [_record(p) for p in shown]}
+    if more:
+        record["next_measurements"] = [_next(n) for n in more]
     if pool:
         record["log_evidence_apart"] = {_name(p.curves): p.log_evidence for p in apart}
     say(table, json)
     out.mkdir(parents=True, exist_ok=True)
     (out / "posterior.txt").write_text(table + "\n")
     (out / "posterior.json").write_text(dump(record))
-    for i, p in enumerate(shown):
-        figure = plotting.plot_posterior(p)
-        save(figure, out / ("posterior.png" if i == 0 else f"posterior-{i + 1}.png"), json)
+    drawings = [("posterior", i, partial(plotting.plot_posterior, p)) for i, p in enumerate(shown)]
+    drawings += [("next-measurement", i, partial(plotting.plot_next_measurement, n)) for i, n in enumerate(more)]
+    for name, i, draw in drawings:
+        figure = draw()
+        save(figure, out / (f"{name}-{i + 1}.png" if i else f"{name}.png"), json)
         plt.close(figure)
     write_json(record, json)
 
@@ -126,6 +145,14 @@ def _pooling(pooled: "Posterior", apart: "list[Posterior]") -> list[str]:
         return []
     gain = pooled.log_evidence - sum(p.log_evidence for p in apart)
     return [f"  {'pooling':<12}{gain:+.2f} for one beta and lam, against a pair for each of {len(apart)} models"]
+
+
+def _next(found: "NextMeasurement") -> dict[str, Any]:
+    curves = [
+        {"name": c.name, "n_items": c.n_items, "information": told.tolist(), "error": error.tolist()}
+        for c, told, error in zip(found.posterior.curves, found.information, found.error, strict=True)
+    ]
+    return {"sources": found.sources.tolist(), "n_questions": found.n_questions.tolist(), "curves": curves}
 
 
 def _record(p: "Posterior") -> dict[str, Any]:

@@ -12,6 +12,7 @@ from jaxkinetic.plotting.curves import (
 )
 from jaxkinetic.plotting.design import plot_design, plot_designed_profiles, plot_weights
 from jaxkinetic.plotting.limit import plot_characteristics, plot_cross, plot_cross_modes, plot_density, plot_limit
+from jaxkinetic.plotting.next_measurement import plot_information, plot_next_measurement
 from jaxkinetic.plotting.phase import plot_outlives, plot_phase, plot_phase_section
 from jaxkinetic.plotting.posterior import plot_marginal, plot_posterior, plot_posterior_region, plot_predicted
 from jaxkinetic.plotting.profiles import plot_estimate, plot_profile, plot_profile_line, plot_profiles
@@ -41,11 +42,13 @@ __all__ = [
     "plot_fits",
     "plot_fitted_curve",
     "plot_history",
+    "plot_information",
     "plot_intervals",
     "plot_likelihood",
     "plot_limit",
     "plot_marginal",
     "plot_measured",
+    "plot_next_measurement",
     "plot_outlives",
     "plot_phase",
     "plot_phase_section",

@@ -1,0 +1,173 @@
+"""Which extra measurement would tell most: the information about beta and lam expected from one more point.
+
+A point at sigma_0 of one of the curves, with n questions, has y = m + k s + noise, no less than 0 and no more than
+1. Given (beta, lam) and the data so far, (m, k) is normal and cut to k >= 0 (see `nuisances`), so that in between
+
+    p(y | beta, lam) = N(y; mu, tau^2) Phi(k^(y) / s_k') / Phi(k^ / s_k),    mu = m^ + k^ s,
+    tau^2 = (1, s) L^{-1} (1, s)^T + p (1 - p) / n,
+
+with k^(y) and s_k' those of k once y is known as well, and p the accuracy that the posterior predicts; what lies
+beyond an end counts as that end. The expected information is the mutual information of y with (beta, lam), in nats,
+offset and contrast integrated out:
+
+    I = E int p(y | beta, lam) log p(y | beta, lam) dy - int p(y) log p(y) dy,    p(y) = E p(y | beta, lam).
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import log_ndtr, ndtr, ndtri, xlogy
+from jax.scipy.stats import norm
+from jaxtyping import Float
+
+from jaxkinetic.inference.curves import RetrievalCurve
+from jaxkinetic.inference.outlook import Outlook
+from jaxkinetic.inference.posterior_summary import Posterior
+
+_DRAWS = 512
+_POSITIONS = 39
+_NODES, _PANEL, _MOST_PANELS = 16, 6.0, 256
+_QUANTILES = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class NextMeasurement:
+    """Expected information of one more point, in nats: the region of (beta, lam) shrinks by about e^{-information}.
+
+    Attributes:
+        posterior: what is known so far.
+        sources: positions sigma_0, (S,).
+        n_questions: questions asked there, increasing, (Q,).
+        information: of each curve, position and number of questions, (C, S, Q); NaN where a curve of known n_items
+            has no item, before its first and after its last.
+        error: numerical error of each, from halves of the posterior's draws, (C, S, Q).
+    """
+
+    posterior: Posterior
+    sources: Float[np.ndarray, " source"]
+    n_questions: Float[np.ndarray, " n"]
+    information: Float[np.ndarray, "curve source n"]
+    error: Float[np.ndarray, "curve source n"]
+
+    def best(self, n_questions: float | None = None) -> tuple[RetrievalCurve, float]:
+        """Curve and position of the most telling point with a number of questions, the largest if None."""
+        wanted = self.n_questions[-1] if n_questions is None else n_questions
+        at = np.flatnonzero(self.n_questions == wanted)
+        if not at.size:
+            raise ValueError(f"Argument `n_questions` must be one of {self.n_questions}, but is {wanted:g}.")
+        here = self.information[:, :, at[0]]
+        curve, source = np.unravel_index(np.nanargmax(here), here.shape)
+        return self.posterior.curves[curve], float(self.sources[source])
+
+    def __str__(self) -> str:
+        """Say, for each curve and number of questions, where to ask and what that is expected to tell."""
+        width = max(len(c.label) for c in self.posterior.curves)
+        lines = [f"{'one more point of':<{width}}  questions  best sigma_0  information, nats  region shrinks to"]
+        for i, curve in enumerate(self.posterior.curves):
+            for j, n in enumerate(self.n_questions):
+                k = int(np.nanargmax(self.information[i, :, j]))
+                told, error = self.information[i, k, j], self.error[i, k, j]
+                lines.append(
+                    f"{curve.label:<{width}}  {n:9g}  {self.sources[k]:12.3f}  {told:7.3f} +- {error:.3f}  "
+                    f"{100 * np.exp(-told):15.0f} %"
+                )
+        return "\n".join(lines)
+
+
+def next_measurement(posterior: Posterior, n_questions: Any = None, sources: Any = None) -> NextMeasurement:
+    """Expected information about beta and lam, and about t and M where these are weighed, of one more point.
+
+    Args:
+        posterior: what is known so far.
+        n_questions: questions asked at the point, one number or several; as many as behind the first curve's
+            points, and four times as many, if None.
+        sources: positions in (0, 1] where it may be; 39 even ones between the first and the last item if None.
+
+    Returns:
+        The information in nats: what the point says about the (beta, lam) that all curves share. A ridge along
+        which the point's accuracy stays the same stays.
+
+    Raises:
+        ValueError: if a number of questions is below 1 or so large that the draws of the posterior do not resolve
+            its noise, or a position is outside (0, 1].
+    """
+    asked = float(np.median(np.asarray(posterior.curves[0].n_questions)))
+    counts = np.unique(np.asarray((asked, 4 * asked) if n_questions is None else n_questions, dtype=float))
+    if not counts.size or not np.all(np.isfinite(counts) & (counts >= 1)):
+        raise ValueError(f"Argument `n_questions` must be at least 1, but is {counts}.")
+    ends = np.array([(0.5 / c.n_items, 1 - 0.5 / c.n_items) if c.n_items else (0.0, 1.0) for c in posterior.curves])
+    even = np.linspace(max(ends.min(), 0.5 / _POSITIONS), min(ends.max(), 1 - 0.5 / _POSITIONS), _POSITIONS)
+    at = np.asarray(even if sources is None else sources, dtype=float)
+    if at.ndim != 1 or not at.size or not np.all((at > 0) & (at <= 1)):
+        raise ValueError(f"Argument `sources` must lie in (0, 1], but is {at}.")
+    known = posterior.outlook((np.arange(_DRAWS) + 0.5) / _DRAWS, at)
+    found = np.stack(
+        [np.stack([_of_curve(known, i, n) for n in counts], axis=1) for i in range(len(posterior.curves))]
+    )
+    found[(at < ends[:, :1] - 1e-9) | (at > ends[:, 1:] + 1e-9)] = np.nan
+    whole, even, odd = np.moveaxis(found, -1, 0)
+    error = np.maximum(np.abs(even - odd) / 2, np.abs(whole - (even + odd) / 2))
+    return NextMeasurement(posterior, at, counts, np.maximum(whole, 0), error)
+
+
+def _of_curve(known: Outlook, index: int, n_questions: float) -> Float[np.ndarray, "source 3"]:
+    """Information of a point of one curve from all draws, from the even and from the odd ones."""
+    (m, k), covariance = known.mean[:, index].T, known.covariance[:, index]
+    s = known.shape[:, index].T
+    of_m, shared, of_k = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
+    # Mean and variance of m + k s before the cut, and its covariance with k.
+    mu, spread, with_k = m + k * s, of_m + 2 * s * shared + s**2 * of_k, shared + s * of_k
+    by_error = np.asarray(_cut_quantiles(k / np.sqrt(of_k))) - (k / np.sqrt(of_k))[:, None]
+    given = mu[..., None] + (with_k / np.sqrt(of_k))[..., None] * by_error
+    p = (given.clip(0, 1).mean(axis=(1, 2)) * n_questions + 0.5) / (n_questions + 1)
+    noise = p * (1 - p) / n_questions
+    n_panels = 2 ** int(np.ceil(np.log2(1 / (_PANEL * np.sqrt(noise.min())))))
+    if n_panels > _MOST_PANELS:
+        raise ValueError(
+            f"Argument `n_questions` is too large: noise of {np.sqrt(noise.min()):.1g} is finer than {_DRAWS} "
+            "draws of the posterior can tell."
+        )
+    tau = np.sqrt(spread + noise[:, None])
+    rest = np.sqrt(np.maximum(spread - with_k**2 / of_k, 0) + noise[:, None])
+    return np.stack(_information(mu, tau, with_k, rest, given, k, of_k, max(n_panels, 8)), axis=-1)
+
+
+@jax.jit
+def _cut_quantiles(x):
+    """Even quantiles of N(x, 1) cut to positive values, one row for each x."""
+    share = (jnp.arange(_QUANTILES) + 0.5) / _QUANTILES
+    return x[:, None] - ndtri(ndtr(x)[:, None] * share[None, :])
+
+
+@partial(jax.jit, static_argnums=7)
+def _information(mu, tau, with_k, rest, given, k, of_k, n_panels):
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    y = jnp.asarray(((np.arange(n_panels)[:, None] + (nodes + 1) / 2) / n_panels).ravel())
+    weight = jnp.asarray(np.tile(weights / (2 * n_panels), n_panels))
+    positive = log_ndtr(k / jnp.sqrt(of_k))[:, None]
+
+    def one(case):
+        mu, tau, with_k, rest, given = case
+        x, gain = (y[None, :] - mu[:, None]) / tau[:, None], (with_k / tau)[:, None]
+        left = jnp.sqrt(jnp.maximum(of_k[:, None] - gain**2, jnp.finfo(y.dtype).tiny))
+        log_p = norm.logpdf(x) - jnp.log(tau)[:, None] + log_ndtr((k[:, None] + gain * x) / left) - positive
+        p = jnp.exp(log_p)
+        # What lies beyond an end of [0, 1] is one more outcome; its probability is a mean over quantiles of k.
+        wrong = jnp.mean(ndtr(-given / rest[:, None]), axis=1)
+        right = jnp.maximum(1 - wrong - jnp.matmul(p, weight), 0)
+        outcomes = jnp.concatenate([p, wrong[:, None], right[:, None]], axis=1)
+        told = jnp.concatenate([jnp.where(p > 0, p * log_p, 0), xlogy(wrong, wrong)[:, None],
+                                xlogy(right, right)[:, None]], axis=1)  # fmt: skip
+        measure = jnp.concatenate([weight, jnp.ones(2)])
+
+        def of(part):
+            mixed = jnp.mean(outcomes[part], axis=0)
+            return jnp.sum((jnp.mean(told[part], axis=0) - xlogy(mixed, mixed)) * measure)
+
+        return of(slice(None)), of(slice(0, None, 2)), of(slice(1, None, 2))
+
+    return jax.lax.map(one, (mu, tau, with_k, rest, given))

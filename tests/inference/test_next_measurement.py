@@ -1,0 +1,143 @@
+"""The information expected of one more point, against direct summation and against Fisher information."""
+
+import functools
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+import jaxkinetic as jk
+from jaxkinetic import NextMeasurement, Priors, RetrievalCurve, curve_posterior, next_measurement
+from tests.inference import oracle
+
+pytestmark = pytest.mark.optimized
+
+VOCAB = 3
+PRIORS = Priors(beta_range=(0.3, 8.0), lam_range=(-5.0, 50.0), contrast_spread=0.3)
+AT = np.array([0.02, 0.2, 0.6, 0.98])
+
+
+def planted(n_positions, n_questions, contrast, beta=2.0, lam=6.0):
+    sources = (np.arange(n_positions) + 0.5) / n_positions
+    values = oracle.shape(sources, beta, lam, 1.0, VOCAB)
+    accuracy = 0.2 + contrast * (values - values.min()) / np.ptp(values)
+    counts = np.random.default_rng(0).binomial(n_questions, accuracy)
+    return RetrievalCurve(sources, counts / n_questions, n_questions)
+
+
+@functools.cache
+def vague():
+    return curve_posterior(planted(6, 200, 0.3), vocab_size=VOCAB, priors=PRIORS, grid=(32, 32))
+
+
+@functools.cache
+def told() -> NextMeasurement:
+    return next_measurement(vague(), (200, 3000), AT)
+
+
+def by_summation(posterior, source, n_questions):
+    """Mutual information of (cell, outcome), over cells, a fine grid of k and one of y, with scipy and numpy alone.
+
+    For each cell and k the offset is normal; outcomes beyond 0 and 1 are those ends.
+    """
+    curve, mass = posterior.curves[0], posterior.mass[0, 0]
+    weight = curve.standard_error**-2
+    k = np.linspace(0, 1.2, 241)
+    y = np.linspace(0, 1, 241)
+    cells = np.argwhere(mass > 1e-3 * mass.max())
+    of_m = 1 / (weight.sum() + PRIORS.mean_spread**-2)
+    given = []
+    for i, j in cells:
+        both = oracle.shape(np.append(curve.sources, source), posterior.beta[i], posterior.lam[i, j], 1.0, VOCAB)
+        s = (both - both[:-1].mean()) / both[:-1].std()
+        left = curve.accuracy - k[:, None] * s[:-1]
+        m = of_m * (left @ weight + PRIORS.mean / PRIORS.mean_spread**2)
+        misfit = (weight * (left - m[:, None]) ** 2).sum(axis=1) + ((m - PRIORS.mean) / PRIORS.mean_spread) ** 2
+        log_p = -misfit / 2 + stats.halfnorm.logpdf(k, scale=PRIORS.contrast_spread)
+        share = np.exp(log_p - log_p.max())
+        given.append((m + k * s[-1], share / share.sum()))
+    prior = np.array([mass[i, j] for i, j in cells])
+    prior /= prior.sum()
+    predicted = sum(q * (np.clip(mean, 0, 1) * share).sum() for q, (mean, share) in zip(prior, given, strict=True))
+    p = (predicted * n_questions + 0.5) / (n_questions + 1)
+    error = np.sqrt(of_m + p * (1 - p) / n_questions)
+    # Probabilities of narrow bins of y stand for the density; the two ends take what lies beyond.
+    outcomes = np.array(
+        [np.diff(share @ stats.norm.cdf((y - mean[:, None]) / error), prepend=0, append=1) for mean, share in given]
+    )
+    outcomes = outcomes.clip(0)
+    mixed = prior @ outcomes
+    return float(prior @ special.xlogy(outcomes, outcomes).sum(axis=1) - special.xlogy(mixed, mixed).sum())
+
+
+@pytest.mark.parametrize("source", range(AT.size))
+def test_information_is_that_of_a_direct_sum(source):
+    found = told()
+    for q, n in enumerate(found.n_questions):
+        expected = by_summation(vague(), AT[source], n)
+        got, error = found.information[0, source, q], found.error[0, source, q]
+        assert error < 0.02 + 0.05 * expected
+        assert abs(got - expected) < 3 * error + 1e-3
+
+
+def test_information_of_a_well_known_curve_is_that_of_fisher():
+    """Half the gain of the log determinant of Fisher's matrix, offset and contrast taken out."""
+    curve = planted(16, 20_000, 0.6)
+    posterior = curve_posterior(curve, vocab_size=VOCAB, priors=PRIORS)
+    found = next_measurement(posterior, 80_000, [0.1, 0.5, 0.99])
+    fit = jk.fit_curves(curve, vocab_size=VOCAB)
+    model = jk.CausalAttention(jk.ExpCosine(fit.beta), jk.ALiBi(fit.lam))
+    values = np.asarray(jk.retrieval_profile(model, 1.0, VOCAB, curve.sources).values)
+    c1, c0 = np.polyfit(values, curve.accuracy, 1, w=1 / curve.standard_error)
+
+    def log_determinant(sources, n_questions):
+        f = jk.plan_experiment(sources, n_questions, fit.beta, fit.lam, c0, c1, vocab_size=VOCAB).information
+        return np.linalg.slogdet(f)[1] - np.linalg.slogdet(f[2:, 2:])[1]
+
+    known = np.full(16, 20_000.0)
+    for source, got in zip(found.sources, found.information[0, :, 0], strict=True):
+        more = log_determinant(np.append(curve.sources, source), np.append(known, 80_000.0))
+        assert got == pytest.approx((more - log_determinant(curve.sources, known)) / 2, rel=0.1, abs=0.01)
+
+
+def test_more_questions_tell_more_and_the_best_place_is_said():
+    found = told()
+    assert np.all(found.information[..., 1] > found.information[..., 0])
+    curve, source = found.best()
+    assert curve is vague().curves[0]
+    assert found.information[0, list(AT).index(source), 1] == found.information[..., 1].max()
+    assert found.best(200)[1] == AT[np.argmax(found.information[0, :, 0])]
+    first, row, _ = str(found).splitlines()
+    assert first.split()[-3:] == ["region", "shrinks", "to"]
+    assert f"{found.best(200)[1]:.3f}" in row
+    assert f"{100 * np.exp(-found.information[..., 0].max()):.0f} %" in row
+
+
+def test_a_curve_has_no_points_beyond_its_items():
+    few, many = (
+        RetrievalCurve(c.sources, c.accuracy, c.n_questions, n_items=n)
+        for c, n in ((planted(5, 300, 0.3), 5), (planted(20, 300, 0.3), 20))
+    )
+    found = next_measurement(curve_posterior([few, many], vocab_size=VOCAB, priors=PRIORS, grid=(32, 32)), 300)
+    assert (found.sources[0], found.sources[-1]) == (pytest.approx(0.025), pytest.approx(0.975))
+    inside = (found.sources > 0.1 - 1e-6) & (found.sources < 0.9 + 1e-6)
+    assert np.all(np.isnan(found.information[0, ~inside, 0]))
+    assert np.all(np.isfinite(found.information[0, inside, 0]))
+    assert np.all(np.isfinite(found.information[1]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_questions": 0}, "Argument `n_questions` must be at least 1"),
+        ({"n_questions": [100, np.nan]}, "Argument `n_questions` must be at least 1"),
+        ({"n_questions": 1e9}, "Argument `n_questions` is too large"),
+        ({"sources": [0.0]}, "Argument `sources` must lie in"),
+        ({"sources": []}, "Argument `sources` must lie in"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(ValueError, match=message):
+        next_measurement(vague(), **options)
+    with pytest.raises(ValueError, match="Argument `n_questions` must be one of"):
+        told().best(17)
