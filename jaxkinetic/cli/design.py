@@ -1,7 +1,7 @@
 """`jaxkinetic design`: positional weights that flatten the U."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -20,9 +20,9 @@ from jaxkinetic.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from jaxkinetic import DesignedWeights, ProfileEstimate
+    from jaxkinetic import DesignedWeights, WindowMeans
 
-_CHECKED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_WINDOWS = 9
 _SEED = 0
 
 
@@ -35,26 +35,40 @@ def design(
         float | None,
         tyro.conf.arg(help="Mean attention distance to hold, in (0, 1); if left out ALiBi's."),
     ] = None,
-    knots: Annotated[int, tyro.conf.arg(help="Number of distances at which the weights are free.")] = 41,
+    family: Annotated[
+        Literal["spline", "exponentials", "power-law"],
+        tyro.conf.arg(help="Weights to search: any smooth ones, sums of exponentials, or power laws."),
+    ] = "spline",
+    knots: Annotated[int, tyro.conf.arg(help="Number of distances at which a spline is free.")] = 41,
+    terms: Annotated[int, tyro.conf.arg(help="Number of exponentials.")] = 2,
+    target: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE", help="CSV with columns position and value: a profile to follow, not a flat one."
+        ),
+    ] = None,
     first: Annotated[float, tyro.conf.arg(help="First source position of the profile to flatten.")] = 0.05,
     last: Annotated[float, tyro.conf.arg(help="Last source position of the profile to flatten.")] = 0.95,
     check_prompts: Annotated[
-        int, tyro.conf.arg(help="Also estimate both profiles from this many prompts of particles; 0 for none.")
-    ] = 0,
-    check_tokens: Annotated[int, tyro.conf.arg(help="Number of tokens of these prompts.")] = 256,
+        int, tyro.conf.arg(help="Check both profiles with this many prompts of particles; 0 for no check.")
+    ] = 128,
+    check_tokens: Annotated[int, tyro.conf.arg(help="Number of tokens of these prompts.")] = 512,
     out: OutFolder = Path("jaxkinetic-results"),
     json: JsonFile = None,
 ) -> None:
     """Design positional weights whose retrieval profile is flat, at the mean attention distance of ALiBi.
 
-    Writes the weights and both profiles (design.png); with --check-prompts the profiles of particles as well.
+    Writes the weights and both profiles (design.png), with those of particles as means over windows of positions.
+    With --target the profile follows that of a file, up to an offset, between its first and last position.
     """
     if not 0 < first < last < 1:
         raise ValueError(
             f"Arguments `first` and `last` must satisfy 0 < first < last < 1, but are {first} and {last}."
         )
-    if check_prompts < 0:
-        raise ValueError(f"Argument `check_prompts` must be at least 0, but is {check_prompts}.")
+    if check_prompts < 0 or check_prompts == 1:
+        raise ValueError(
+            f"Argument `check_prompts` must be 0, or at least 2 for error bars, but is {check_prompts}."
+        )
     if check_prompts and check_tokens < 20:
         raise ValueError(f"Argument `check_tokens` must be at least 20, but is {check_tokens}.")
     check_folder(out)
@@ -65,8 +79,10 @@ def design(
 
     kernel = ExpCosine(beta)
     distance = float(ALiBi(lam).mean_distance) if mean_distance is None else mean_distance
-    sources = np.linspace(first, last, max(61, 3 * knots // 2))
-    designed = design_weights(kernel, time, vocab_size, distance, sources=sources, n_knots=knots)
+    wanted, sources = None, np.linspace(first, last, max(61, 3 * knots // 2))
+    if target is not None:
+        sources, wanted = _read_target(target)
+    designed = design_weights(kernel, time, vocab_size, distance, wanted, sources, knots, family, terms)
     estimates = (
         _estimate(designed, kernel, time, vocab_size, check_tokens, check_prompts) if check_prompts else None
     )
@@ -76,48 +92,82 @@ def design(
     write_json({**parameters, **_record(designed, estimates)}, json)
 
 
+def _read_target(path: Path) -> tuple[Any, Any]:
+    import csv
+
+    import numpy as np
+
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"position", "value"} <= rows[0].keys():
+        raise ValueError(f"File {path} must have columns position and value, and at least one row.")
+    try:
+        found = np.array(sorted((float(row["position"]), float(row["value"])) for row in rows))
+    except (TypeError, ValueError):
+        raise ValueError(f"File {path} must hold numbers in columns position and value.") from None
+    return found[:, 0], found[:, 1]
+
+
 def _estimate(
     designed: "DesignedWeights", kernel: Any, time: float, vocab_size: int, n_tokens: int, n_prompts: int
-) -> "tuple[ProfileEstimate, ProfileEstimate]":
+) -> "tuple[WindowMeans, WindowMeans]":
     import jax
+    import numpy as np
 
-    from jaxkinetic import CausalAttention, estimate_profile
+    from jaxkinetic import CausalAttention, estimate_profile, window_means
 
+    edges = np.linspace(designed.sources[0], designed.sources[-1], _WINDOWS + 1)
     first, second = (
-        estimate_profile(
-            CausalAttention(kernel, positions), time, vocab_size, n_tokens, n_prompts, jax.random.key(_SEED),
-            sources=[s for s in _CHECKED if designed.sources[0] <= s <= designed.sources[-1]] or [0.5],
+        window_means(
+            estimate_profile(
+                CausalAttention(kernel, positions), time, vocab_size, n_tokens, n_prompts, jax.random.key(_SEED),
+                sources="all", joint=True,
+            ),
+            edges,
         )
         for positions in (designed.positions, designed.alibi)
     )  # fmt: skip
     return first, second
 
 
-def _table(designed: "DesignedWeights", estimates: "tuple[ProfileEstimate, ProfileEstimate] | None") -> str:
+def _table(designed: "DesignedWeights", estimates: "tuple[WindowMeans, WindowMeans] | None") -> str:
     d, lam = designed, float(designed.alibi.lam)
     end = "converged" if d.converged else "did NOT converge"
+    better = "closer to the target" if d.target.any() else "flatter"
     lines = [
         f"mean attention distance  {d.mean_distance:.6g}, that of ALiBi at lambda = {lam:.4g}",
-        f"range of the profile     {d.range:.4g}, ALiBi's {d.alibi_range:.4g}: {d.gain:.4g} times flatter",
+        f"range of the profile     {d.range:.4g}, ALiBi's {d.alibi_range:.4g}: {d.gain:.4g} times {better}",
         f"search                   {end} in {d.n_steps} steps",
     ]
     for name, found in zip(("designed", "ALiBi"), estimates or (), strict=False):
-        spread = float(found.values.max() - found.values.min())
         lines.append(
-            f"particles, {name:<13} range {spread:.4g} over {found.sources.size} sources at N = {found.n_tokens}, "
-            f"standard errors up to {found.standard_error.max():.2g}"
+            f"particles, {name:<13} range {found.range:.4g} over {found.sources.size} windows at N = "
+            f"{found.n_tokens}, standard errors up to {found.standard_error.max():.2g}"
         )
     return "\n".join(lines)
 
 
-def _record(
-    designed: "DesignedWeights", estimates: "tuple[ProfileEstimate, ProfileEstimate] | None"
-) -> dict[str, Any]:
+def _weights(designed: "DesignedWeights") -> dict[str, Any]:
+    """Log b at even distances, at the knots of a spline, and the parameters of the family."""
+    import jax.numpy as jnp
+
+    positions = designed.positions
+    distances = getattr(positions, "knots", jnp.linspace(0, 1, 41))
+    parameters = {name: getattr(positions, name).tolist() for name in positions.__dataclass_fields__}
+    parameters.pop("log_values", None)
+    return {
+        "family": type(positions).__name__,
+        **parameters,
+        "distances": distances.tolist(),
+        "log_weights": positions.log_weight(distances).tolist(),
+    }
+
+
+def _record(designed: "DesignedWeights", estimates: "tuple[WindowMeans, WindowMeans] | None") -> dict[str, Any]:
     record: dict[str, Any] = {
         "mean_distance": designed.mean_distance,
         "lam": float(designed.alibi.lam),
-        "distances": designed.positions.knots.tolist(),
-        "log_weights": designed.positions.log_values.tolist(),
+        **_weights(designed),
         "sources": designed.sources.tolist(),
         "profile": designed.profile.tolist(),
         "alibi_profile": designed.alibi_profile.tolist(),

@@ -1,19 +1,15 @@
 """Positional weights designed for a profile: as flat as can be, or like a target, at a mean attention distance.
 
-The profile S_t(sigma_0) of (1.21) is differentiable in b through the iterated kernels, so that log b, a spline
-through x at evenly spaced distances, is found by least squares: Levenberg-Marquardt on the residuals
+The profile S_t(sigma_0) of (1.21) is differentiable in b through the iterated kernels, so that the parameters x of
+a family of weights are found by least squares: Levenberg-Marquardt on the residuals
 
     r_i = S(sigma_i) - T(sigma_i) - mean_j (S(sigma_j) - T(sigma_j)),    T = 0 for a flat profile.
 
-The mean attention distance d is held exactly, by the tilt b(s) e^{-mu s} whose mu solves
-
-    int_0^1 s b(s) e^{-mu s} ds = d int_0^1 b(s) e^{-mu s} ds.
-
-Of the many b that do equally well, a little of second differences and of x itself chooses a smooth one.
+The mean attention distance is held exactly, whatever x: see `held_distance`.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -31,13 +27,20 @@ from jaxkinetic._types import (
     check_positive,
     check_scalar,
 )
+from jaxkinetic.inference.held_distance import (
+    STEEPEST,
+    ExponentialFamily,
+    Family,
+    PowerFamily,
+    SplineFamily,
+    hold_mean_distance,
+)
 from jaxkinetic.limit import closed_form
 from jaxkinetic.limit.iterated_kernels import iterated_kernels
-from jaxkinetic.model import ALiBi, Kernel, SplineWeights
+from jaxkinetic.model import ALiBi, Kernel, PositionalWeights
 
-_STEEPEST = 75.0
+FAMILIES = ("spline", "exponentials", "power-law")
 _SEARCH_NODES, _NODES = 8, 24
-_SMOOTHNESS, _SIZE = 1e-4, 1e-6
 _FINE = 181
 _STEPS = 400
 _HELD = 1e-9
@@ -59,7 +62,7 @@ class DesignedWeights:
         n_steps: steps it took.
     """
 
-    positions: SplineWeights
+    positions: PositionalWeights
     alibi: ALiBi
     sources: Float[np.ndarray, " source"]
     profile: Float[np.ndarray, " source"]
@@ -93,6 +96,8 @@ def design_weights(
     target: Any = None,
     sources: Any = None,
     n_knots: int = 41,
+    family: Literal["spline", "exponentials", "power-law"] = "spline",
+    n_terms: int = 2,
 ) -> DesignedWeights:
     """Design positional weights b(s) whose retrieval profile is as flat as can be, or follows a target.
 
@@ -103,13 +108,17 @@ def design_weights(
         mean_distance: int_0^1 s b / int_0^1 b to hold; ALiBi has ``ALiBi(lam).mean_distance``.
         target: profile to follow at the sources up to an offset, (S,); a flat one if None.
         sources: positions sigma_0 in (0, 1), increasing, (S,); if None 0.05 to 0.95.
-        n_knots: number of evenly spaced distances at which log b is free.
+        n_knots: number of evenly spaced distances at which log b of a "spline" is free.
+        family: "spline" for any smooth weights, "exponentials" for `ExponentialSum`, which particles run in linear
+            time, or "power-law" for `PowerLaw`.
+        n_terms: number of "exponentials".
 
     Returns:
         The weights and their profile. The profile is checked with three times the nodes of the search.
 
     Raises:
-        ValueError: on arguments out of range, or a mean distance that no weights within a factor e^75 have.
+        ValueError: on arguments out of range, or a mean distance that no weights within a factor e^75 have, or, of
+            1/2 and more, no power law.
         RuntimeError: if the weights that are found are not resolved.
     """
     if not isinstance(kernel, Kernel):
@@ -125,12 +134,12 @@ def design_weights(
     rates = kernel.growth_rates()
     rates = rates[: min(rates.size, closed_form.growing_modes(vocab_size))]
     depth, distance = as_float(time), as_float(mean_distance)
-    start = -alibi.lam * jnp.linspace(0, 1, n_knots)
-    smallest = float(at[0])
-    found, n_steps, converged = _search(
-        start, rates, depth, jnp.asarray(at), jnp.asarray(wanted), distance, vocab_size, smallest
-    )
-    positions = SplineWeights(hold_mean_distance(found, distance))
+    searched, smallest = _family(family, n_knots, n_terms, mean_distance), float(at[0])
+    starts = jnp.asarray(searched.starts(float(alibi.lam)))
+    problem = rates, depth, jnp.asarray(at), jnp.asarray(wanted), distance, vocab_size, smallest
+    found, misses, n_steps, converged = _search(searched, starts, *problem)
+    best = int(jnp.argmin(jnp.where(jnp.isfinite(misses), misses, jnp.inf)))
+    positions = searched.weights(found[best], distance)
     if target is None:
         at, wanted = np.linspace(at[0], at[-1], _FINE), np.zeros(_FINE)
     profile, of_alibi = (
@@ -138,8 +147,8 @@ def design_weights(
         for kernels in (iterated_kernels(p, smallest, n_nodes=_NODES) for p in (positions, alibi))
     )
     held = float(positions.mean_distance)
-    converged = bool(converged) and abs(held - mean_distance) <= _HELD
-    return DesignedWeights(positions, alibi, at, profile, of_alibi, wanted, held, converged, int(n_steps))
+    converged = bool(converged[best]) and abs(held - mean_distance) <= _HELD
+    return DesignedWeights(positions, alibi, at, profile, of_alibi, wanted, held, converged, int(n_steps[best]))
 
 
 def alibi_of_mean_distance(mean_distance: float) -> ALiBi:
@@ -150,52 +159,21 @@ def alibi_of_mean_distance(mean_distance: float) -> ALiBi:
     """
     check_scalar("mean_distance", mean_distance)
     check_finite("mean_distance", mean_distance)
-    low, high = (float(ALiBi(lam).mean_distance) for lam in (_STEEPEST, -_STEEPEST))
+    low, high = (float(ALiBi(lam).mean_distance) for lam in (STEEPEST, -STEEPEST))
     if not 0 < mean_distance < 1:
         raise ValueError(f"Argument `mean_distance` must lie in (0, 1), but is {float(mean_distance):g}.")
     if not low <= mean_distance <= high:
         raise ValueError(
             f"Argument `mean_distance` must lie in [{low:.3g}, {high:.3g}], which weights within a factor "
-            f"e^{_STEEPEST:g} can have, but is {float(mean_distance):g}."
+            f"e^{STEEPEST:g} can have, but is {float(mean_distance):g}."
         )
-    flat = jnp.zeros(41)
-    return ALiBi(_tilt(flat, jnp.asarray(float(mean_distance))))
+    tilted = hold_mean_distance(jnp.zeros(41), jnp.asarray(float(mean_distance)))
+    return ALiBi(tilted[0] - tilted[-1])
 
 
-def hold_mean_distance(log_values: Float[Array, " knot"], mean_distance: Scalar) -> Float[Array, " knot"]:
-    """Tilt log b by -mu s to the given mean attention distance, differentiable in the values.
-
-    Args:
-        log_values: log b at evenly spaced distances, see `SplineWeights`.
-        mean_distance: the mean distance wanted.
-    """
-    mu = _tilt(log_values, mean_distance)
-    return log_values - mu * jnp.linspace(0, 1, log_values.size, dtype=log_values.dtype)
-
-
-def _tilt(log_values: Float[Array, " knot"], mean_distance: Scalar) -> Scalar:
-    def excess(log_values: Array, mu: Scalar) -> Scalar:
-        return SplineWeights(log_values).tilted(mu).mean_distance - mean_distance
-
-    known = jax.lax.stop_gradient(log_values)
-
-    def halve(bracket, _):
-        low, high = bracket
-        middle = (low + high) / 2
-        far = excess(known, middle) > 0
-        return (jnp.where(far, middle, low), jnp.where(far, high, middle)), None
-
-    widest = jnp.full_like(mean_distance, 2 * _STEEPEST)
-    (low, high), _ = jax.lax.scan(halve, (-widest, widest), None, length=40)
-    mu = jax.lax.stop_gradient((low + high) / 2)
-    # A step of Newton's whose start and denominator count as constants: its derivative is the implicit one.
-    value, slope = jax.jvp(lambda mu: excess(known, mu), (mu,), (jnp.ones_like(mu),))
-    del value
-    return mu - excess(log_values, mu) / jax.lax.stop_gradient(slope)
-
-
-def profile_of_values(
-    log_values: Float[Array, " knot"],
+def profile_of_member(
+    family: Family,
+    x: Float[Array, " parameter"],
     rates: Float[Array, " mode"],
     time: Scalar,
     vocab_size: int,
@@ -203,24 +181,44 @@ def profile_of_values(
     mean_distance: Scalar,
     smallest: float,
 ) -> Float[Array, " source"]:
-    """The profile of a spline of log b, tilted to the mean distance, as the search sees it."""
-    positions = SplineWeights(hold_mean_distance(log_values, mean_distance))
-    kernels = iterated_kernels(positions, smallest, n_nodes=_SEARCH_NODES, tolerance=np.inf)
+    """The profile of the member of a family at x, as the search sees it."""
+    kernels = iterated_kernels(family.weights(x, mean_distance), smallest, n_nodes=_SEARCH_NODES, tolerance=np.inf)
     return kernels.correction(rates, time, vocab_size, sources)
 
 
 @eqx.filter_jit
-def _search(start, rates, time, sources, target, mean_distance, vocab_size, smallest):
-    def residuals(x, _):
-        profile = profile_of_values(x, rates, time, vocab_size, sources, mean_distance, smallest)
-        miss = profile - target
-        return jnp.concatenate(
-            [miss - jnp.mean(miss), _SMOOTHNESS * start.size * jnp.diff(x, 2), _SIZE * (x - start)]
-        )
+def _search(family, starts, rates, time, sources, target, mean_distance, vocab_size, smallest):
+    """From every start: parameters, sum of squares, steps, and whether the search ended at a minimum."""
 
-    solver = optx.LevenbergMarquardt(rtol=1e-8, atol=1e-10)
-    solution = optx.least_squares(residuals, solver, start, max_steps=_STEPS, throw=False)
-    return solution.value, solution.stats["num_steps"], solution.result == optx.RESULTS.successful
+    def residuals(x, start):
+        profile = profile_of_member(family, x, rates, time, vocab_size, sources, mean_distance, smallest)
+        miss = profile - target
+        return jnp.concatenate([miss - jnp.mean(miss), family.penalty(x, start)])
+
+    def one(start):
+        solver = optx.LevenbergMarquardt(rtol=1e-8, atol=1e-10)
+        solution = optx.least_squares(residuals, solver, start, args=start, max_steps=_STEPS, throw=False)
+        left = jnp.sum(residuals(solution.value, start) ** 2)
+        ended = solution.result == optx.RESULTS.successful
+        return solution.value, left, solution.stats["num_steps"], ended
+
+    return jax.lax.map(one, starts)
+
+
+def _family(name: str, n_knots: int, n_terms: int, mean_distance: float) -> Family:
+    if name == "spline":
+        return SplineFamily(n_knots)
+    if name == "exponentials":
+        check_at_least("n_terms", n_terms, 2)
+        return ExponentialFamily(n_terms)
+    if name == "power-law":
+        if mean_distance >= 0.5:
+            raise ValueError(
+                "Argument `mean_distance` must be below 1/2 for power laws, which favour what is near, but is "
+                f"{float(mean_distance):g}."
+            )
+        return PowerFamily()
+    raise ValueError(f"Argument `family` must be one of {', '.join(FAMILIES)}, but is {name!r}.")
 
 
 def _check_target(target: Any, sources: Any) -> tuple[np.ndarray, np.ndarray]:

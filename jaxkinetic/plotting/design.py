@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator
 from jaxkinetic.inference.design import DesignedWeights
 from jaxkinetic.model import PositionalWeights
 from jaxkinetic.plotting.style import COLOURS, MARKERS
-from jaxkinetic.retrieval import ProfileEstimate
+from jaxkinetic.retrieval import WindowMeans
 
 _NAMES = ("designed", "ALiBi")
 _LINES = ("-", "--")
@@ -35,10 +35,10 @@ def plot_weights(positions: PositionalWeights, ax: Axes | None = None, **style: 
 
 def plot_designed_profiles(
     designed: DesignedWeights,
-    estimates: tuple[ProfileEstimate, ProfileEstimate] | None = None,
+    estimates: tuple[WindowMeans, WindowMeans] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw both profiles, and estimates from particles (of the designed weights, of ALiBi) with 95 % error bars."""
+    """Draw both profiles, and means over windows of particles (designed weights, ALiBi) with 95 % error bars."""
     ax = ax or plt.gca()
     spreads = (designed.range, designed.alibi_range)
     for i, profile in enumerate((designed.profile, designed.alibi_profile)):
@@ -60,9 +60,7 @@ def plot_designed_profiles(
     return ax
 
 
-def plot_design(
-    designed: DesignedWeights, estimates: tuple[ProfileEstimate, ProfileEstimate] | None = None
-) -> Figure:
+def plot_design(designed: DesignedWeights, estimates: tuple[WindowMeans, WindowMeans] | None = None) -> Figure:
     """The weights beside the profiles."""
     figure = plt.figure(figsize=(10.5, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
