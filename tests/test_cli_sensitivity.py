@@ -21,6 +21,8 @@ def test_sensitivity_writes_table_picture_and_json(
     assert record["experiment"]["identified"] == {"beta": False, "lam": False, "c0": False, "c1": False}
     assert record["experiment"]["standard_errors"]["beta"] is None
     assert captured.err.count("unidentified") == 4
+    assert set(record["standard_errors"].values()) == {None}
+    assert captured.err.count("blind") == 5
     assert (tmp_path / "sensitivity.png").stat().st_size > 10_000
 
 

@@ -39,8 +39,8 @@ def sensitivity(
     """Say what moves the U and how well an experiment would tell beta and lam.
 
     Derivatives and elasticities of the minimum's location, of depth, primacy, recency and asymmetry in beta, lam, t
-    and M, by implicit differentiation; Fisher information of a planned curve, expected standard errors, and the
-    band that they leave (sensitivity.png).
+    and M, by implicit differentiation; Fisher information of a planned curve, expected standard errors of beta,
+    lam and of these quantities at known t and M, and the band that they leave (sensitivity.png).
     """
     if n_positions < 1:
         raise ValueError(f"Argument `n_positions` must be at least 1, but is {n_positions}.")
@@ -60,15 +60,21 @@ def sensitivity(
 
 
 def _table(found: "Sensitivity", planned: "PlannedExperiment") -> str:
+    import numpy as np
+
     from jaxkinetic.inference.experiment import PARAMETERS
     from jaxkinetic.inference.sensitivity import QUANTITIES
 
     names = ("beta", "lam", "t", "M")
-    lines = [f"{'':<12}{'value':>10}" + "".join(f"{f'd/d{n}':>12}" for n in names) + "   elasticities"]
+    errors = found.standard_errors(planned.covariance[:2, :2])
+    lines = [
+        f"{'':<12}{'value':>10}{'planned +-':>12}" + "".join(f"{f'd/d{n}':>12}" for n in names) + "   elasticities"
+    ]
     for i, quantity in enumerate(QUANTITIES):
         slopes = "".join(f"{d:>12.4g}" for d in found.derivatives[i])
         shares = "".join(f"{e:>9.3g}" for e in found.elasticities[i])
-        lines.append(f"{quantity:<12}{found.values[i]:>10.4g}{slopes}   {shares}")
+        error = f"{errors[i]:.2g}" if np.isfinite(errors[i]) else "blind"
+        lines.append(f"{quantity:<12}{found.values[i]:>10.4g}{error:>12}{slopes}   {shares}")
     lines.append(f"planned     {planned.sources.size} positions, {planned.n_questions[0]:g} questions each")
     lines += [f"  {name:<10}{planned.describe(name)}" for name in PARAMETERS]
     return "\n".join(lines)
@@ -81,6 +87,9 @@ def _record(found: "Sensitivity", planned: "PlannedExperiment") -> dict[str, Any
         "parameters": dict(zip(PARAMETERS, found.parameters.tolist(), strict=True)),
         "edge": found.edge,
         "values": dict(zip(QUANTITIES, found.values.tolist(), strict=True)),
+        "standard_errors": dict(
+            zip(QUANTITIES, found.standard_errors(planned.covariance[:2, :2]).tolist(), strict=True)
+        ),
         "derivatives": {
             q: dict(zip(PARAMETERS, row.tolist(), strict=True))
             for q, row in zip(QUANTITIES, found.derivatives, strict=True)

@@ -10,6 +10,7 @@ e^{-pi^2 n^2 / (2 M^2)}, which are smooth in it.
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,26 @@ class Sensitivity:
     def derivative(self, quantity: str, parameter: str) -> float:
         """Derivative of one of `QUANTITIES` in one of `PARAMETERS`."""
         return float(self.derivatives[QUANTITIES.index(quantity), PARAMETERS.index(parameter)])
+
+    def standard_errors(self, covariance: Any) -> Float[np.ndarray, " quantity"]:
+        """Errors of `QUANTITIES` that uncertain parameters leave: the square root of diag(D covariance D^T), (5,).
+
+        Args:
+            covariance: of the first P of `PARAMETERS`, (P, P), the others being known: (beta, lam) as in
+                `PlannedExperiment.covariance[:2, :2]`. An infinite variance makes every quantity that depends on
+                it infinitely uncertain.
+        """
+        given = np.asarray(covariance, dtype=float)
+        if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= len(PARAMETERS):
+            raise ValueError(
+                f"Argument `covariance` must be square, of up to {len(PARAMETERS)} parameters, but has shape "
+                f"{given.shape}."
+            )
+        slopes = self.derivatives[:, : len(given)]
+        unknown = ~np.isfinite(np.diagonal(given))
+        known = np.where(unknown[:, None] | unknown[None, :], 0.0, given)
+        errors = np.sqrt(np.einsum("qi,ij,qj->q", slopes, known, slopes))
+        return np.where(np.any((slopes != 0) & unknown, axis=1), np.inf, errors)
 
 
 def u_sensitivity(beta: float, lam: float, time: float, vocab_size: float = 8, edge: float = 0.05) -> Sensitivity:

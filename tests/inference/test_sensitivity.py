@@ -67,6 +67,21 @@ def test_derivatives_against_differences(point):
     assert got.derivative("depth", "lam") == got.derivatives[QUANTITIES.index("depth"), 1]
 
 
+def test_errors_by_the_delta_method_are_those_of_a_sample():
+    """Of normal parameters close to the point, and infinite where a parameter is."""
+    point, covariance = (1.2, 2.0, 0.6, 8.0), np.array([[4e-4, -3e-4], [-3e-4, 9e-4]])
+    got = u_sensitivity(*point)
+    drawn = np.random.default_rng(0).multivariate_normal(point[:2], covariance, 400)
+    sample = np.array([u_sensitivity(b, lam, *point[2:]).values for b, lam in drawn]).std(axis=0)
+    np.testing.assert_allclose(got.standard_errors(covariance), sample, rtol=0.12)
+    # Of beta alone, and of all four parameters.
+    np.testing.assert_allclose(got.standard_errors([[0.04]]), 0.2 * np.abs(got.derivatives[:, 0]))
+    np.testing.assert_allclose(got.standard_errors(np.eye(4)), np.linalg.norm(got.derivatives, axis=1), rtol=1e-12)
+    assert np.all(got.standard_errors(np.diag([np.inf, 1.0])) == np.inf)
+    with pytest.raises(ValueError, match="Argument `covariance` must be square, of up to 4 parameters"):
+        got.standard_errors(np.eye(5))
+
+
 def test_location_by_another_root_finder():
     got = u_sensitivity(1.2, 2.0, 0.6, 8.0).value("location")
     h = 1e-6
