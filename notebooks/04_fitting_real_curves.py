@@ -147,6 +147,20 @@ for parameter in ("beta", "lam"):
     print(f"{parameter:<4} together {together.describe(parameter)}, alone {apart[0].describe(parameter)}")
 
 # %% [markdown]
+# ## Which measurement would help most?
+#
+# The information about $(\beta, \lambda)$ that one more point of a curve is expected to give, over the posterior of what
+# is known so far, in nats: the region shrinks by about $e^{-I}$. The models ask for opposite things. MPT's question is
+# whether only the last documents matter, and a point there says so; of LongChat the start of the prompt is unknown.
+
+# %%
+for m in ("MPT-30B-Instruct", "LongChat-13B (16K)"):
+    more = jk.next_measurement(posteriors[m], [1000, 10_000])
+    print(more, end="\n\n")
+    plotting.plot_next_measurement(more)
+    plt.show()
+
+# %% [markdown]
 # ## An experiment that would settle it
 #
 # The Fisher information says beforehand how well a planned curve tells $\beta$ and $\lambda$. Five positions do not, at

@@ -147,6 +147,29 @@ def limit_rows() -> list[tuple[str, str, str]]:
     return rows
 
 
+def inference_rows() -> list[tuple[str, str, str]]:
+    """A posterior of fifteen points and a phase diagram of a million, compiled and the first time."""
+    curves = jk.load_curves(model="MPT-30B-Instruct")
+    curves = [jk.RetrievalCurve(c.sources[:5], c.accuracy[:5], np.full(5, 2655), c.n_items) for c in curves]
+    rng = np.random.default_rng(0)
+    ends = (0.1, 6.0), (0.05, 20.0), (0.01, 10.0)
+    beta, lam, t = (low * (high / low) ** rng.random(10**6) for low, high in ends)
+    runs = {
+        f"posterior, 200 x 200, {sum(c.sources.size for c in curves)} points": lambda: (
+            jk.curve_posterior(curves).mass
+        ),
+        "phase diagram, a million points": lambda: jk.phase_diagram(beta, lam, t, 8).argmin,
+    }
+    rows = []
+    for (what, run), target in zip(runs.items(), ("< 1 s", "< 20 s"), strict=True):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        first = time.perf_counter() - start
+        (seconds,) = best_of(run, rounds=3)
+        rows.append((f"{what} (float64): compiled, first call", f"{seconds:.2f} s, {first:.1f} s", target))
+    return rows
+
+
 def long_prompt_row() -> tuple[str, str, str]:
     """One prompt of 2^20 tokens to t = 1, in a process of its own to read its peak memory."""
     output = subprocess.run(
@@ -249,7 +272,7 @@ def main() -> None:
             for dtype in (jnp.float32, jnp.float64)
             for row in drift_rows(dtype, floor.get(jnp.dtype(dtype).name))
         ]
-    rows += [growth_row(), figure_3_row(), *limit_rows(), ensemble_row(), devices_row()]
+    rows += [growth_row(), figure_3_row(), *limit_rows(), *inference_rows(), ensemble_row(), devices_row()]
     if not arguments.quick:
         rows += [long_prompt_row(), *command_rows()]
     print(

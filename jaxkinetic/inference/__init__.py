@@ -5,9 +5,11 @@ from jaxkinetic.inference.design import DesignedWeights, design_weights
 from jaxkinetic.inference.experiment import PlannedExperiment, plan_experiment
 from jaxkinetic.inference.fit import CurveFit, fit_curves
 from jaxkinetic.inference.intervals import Interval
+from jaxkinetic.inference.next_measurement import NextMeasurement, next_measurement
 from jaxkinetic.inference.nuisances import Priors
 from jaxkinetic.inference.phase import PhaseDiagram, phase_diagram, phase_edges
-from jaxkinetic.inference.posterior import Posterior, curve_posterior
+from jaxkinetic.inference.posterior import curve_posterior
+from jaxkinetic.inference.posterior_summary import Posterior
 from jaxkinetic.inference.sensitivity import Sensitivity, u_sensitivity
 from jaxkinetic.inference.simulation_fit import SimulationFit, fit_by_simulation
 
@@ -15,6 +17,7 @@ __all__ = [
     "CurveFit",
     "DesignedWeights",
     "Interval",
+    "NextMeasurement",
     "PhaseDiagram",
     "PlannedExperiment",
     "Posterior",
@@ -29,6 +32,7 @@ __all__ = [
     "list_models",
     "load_baselines",
     "load_curves",
+    "next_measurement",
     "phase_diagram",
     "phase_edges",
     "plan_experiment",

@@ -35,7 +35,10 @@ def plot_phase_section(section: PhaseDiagram, against: Literal["lam", "beta"], a
     depth = np.where(there, np.asarray(section.relative_depth), np.nan)
     if np.isfinite(depth).any():
         lines = ax.contour(across, time, depth, levels=_DEPTHS, colors="white", linewidths=0.9)
-        ax.clabel(lines, fmt="%g", fontsize=8)
+        longest = [max(segments, key=len) for segments in lines.allsegs if segments]
+        ax.clabel(
+            lines, fmt="%g", fontsize=8, inline=False, manual=[tuple(s[len(s) // 2]) for s in longest if len(s)]
+        )
     edge, proved = np.asarray(section.recency_time)[:, 0], np.asarray(section.theorem_time)[:, 0]
     ax.plot(across[:, 0], edge, color=COLOURS[1], lw=2.4)
     ax.plot(across[:, 0], proved, color="black", lw=1.4, ls="--")
@@ -65,7 +68,7 @@ def plot_outlives(section: PhaseDiagram, against: Literal["lam", "beta"], ax: Ax
     ax.set_xlim(across.min(), across.max())
     ax.set_ylim(0.95, 1.05 * factor.max())
     ax.set_xlabel(_NAMES[against])
-    ax.set_ylabel("ratio of the\ntwo depths $t$")
+    ax.set_ylabel("ratio in $t$")
     return ax
 
 
