@@ -271,3 +271,19 @@ def test_runs_as_a_module() -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.strip() == "jaxkinetic: error: Argument `beta` must be positive and finite, but is -1.0."
+
+
+@pytest.mark.parametrize("platform", ["cuda", "quantum"])
+def test_no_device_is_one_line_and_writes_nothing(tmp_path: Path, platform: str) -> None:
+    """As users meet it: in a process of its own, on a platform that is not there."""
+    arguments = ["estimate", "--n-tokens", "8", "--n-prompts", "32", "--out", str(tmp_path / "results")]
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxkinetic.cli", *arguments], capture_output=True, text=True, check=False,
+        env=os.environ | {"JAX_PLATFORMS": platform},
+    )  # fmt: skip
+    assert done.returncode == 2
+    *_, last = done.stderr.strip().splitlines()
+    assert last.startswith("jaxkinetic: error: There is no device: ")
+    assert f"JAX_PLATFORMS is '{platform}'" in last
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
