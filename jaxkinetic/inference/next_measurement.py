@@ -20,12 +20,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import log_ndtr, ndtr, ndtri, xlogy
+from jax.scipy.special import log_ndtr, ndtr, xlogy
 from jax.scipy.stats import norm
 from jaxtyping import Float
 
 from jaxkinetic.inference.curves import RetrievalCurve
-from jaxkinetic.inference.outlook import Outlook
+from jaxkinetic.inference.outlook import Outlook, cut_normal
 from jaxkinetic.inference.posterior_summary import Posterior
 
 _DRAWS = 512
@@ -140,7 +140,7 @@ def _of_curve(known: Outlook, index: int, n_questions: float) -> Float[np.ndarra
 def _cut_quantiles(x):
     """Even quantiles of N(x, 1) cut to positive values, one row for each x."""
     share = (jnp.arange(_QUANTILES) + 0.5) / _QUANTILES
-    return x[:, None] - ndtri(ndtr(x)[:, None] * share[None, :])
+    return cut_normal(*jnp.broadcast_arrays(x[:, None], share[None, :]))
 
 
 @partial(jax.jit, static_argnums=7)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Float
 
 from jaxkinetic.inference.grid_likelihood import remaining
@@ -16,6 +17,7 @@ from jaxkinetic.inference.nuisances import LinePriors
 from jaxkinetic.inference.projection import CurveData
 
 _CHUNK, _POSITIONS = 256, 64
+_DEEP = -30.0
 
 
 class Outlook(NamedTuple):
@@ -61,6 +63,16 @@ def _outlook(beta, lam, wanted, data, priors):
     return jax.vmap(one)(beta, lam)
 
 
+def cut_normal(x: Float[jax.Array, "*draws"], share: Float[jax.Array, "*draws"]) -> Float[jax.Array, "*draws"]:
+    """Value of N(x, 1) cut to positive values that a share of its probability exceeds.
+
+    Deep below zero, where probabilities underflow, the tail is an exponential of rate |x|.
+    """
+    above = jnp.maximum(x, _DEEP)
+    usual = above - ndtri(ndtr(above) * share)
+    return jnp.where(x < _DEEP, -jnp.log(share) / jnp.maximum(-x, 1), jnp.maximum(usual, 0))
+
+
 @jax.jit
 def draw_lines(
     mean: Float[jax.Array, "draw 2"],
@@ -70,8 +82,7 @@ def draw_lines(
 ) -> tuple[Float[jax.Array, " draw"], Float[jax.Array, " draw"]]:
     """(m, k) of one curve from uniform and normal numbers: k from its cut normal by its tail, then m given k."""
     error = jnp.sqrt(covariance[:, 1, 1])
-    tail = jax.scipy.special.ndtr(mean[:, 1] / error) * uniform
-    contrast = jnp.maximum(mean[:, 1] - error * jax.scipy.special.ndtri(tail), 0)
+    contrast = error * cut_normal(mean[:, 1] / error, uniform)
     share = covariance[:, 0, 1] / covariance[:, 1, 1]
     spread = jnp.sqrt(covariance[:, 0, 0] - share * covariance[:, 0, 1])
     return mean[:, 0] + share * (contrast - mean[:, 1]) + spread * normal, contrast

@@ -2,12 +2,14 @@
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
 
 import jaxkinetic as jk
 from jaxkinetic import NextMeasurement, Priors, RetrievalCurve, curve_posterior, next_measurement
+from jaxkinetic.inference.outlook import cut_normal
 from tests.inference import oracle
 
 pytestmark = pytest.mark.optimized
@@ -111,6 +113,27 @@ def test_more_questions_tell_more_and_the_best_place_is_said():
     assert first.split()[-3:] == ["region", "shrinks", "to"]
     assert f"{found.best(200)[1]:.3f}" in row
     assert f"{100 * np.exp(-found.information[..., 0].max()):.0f} %" in row
+
+
+def test_a_curve_the_wrong_way_up_says_little_but_no_nonsense():
+    """Contrasts are pressed against zero, seventy standard deviations away from where the data have them."""
+    right = planted(12, 200, 0.0)
+    curve = RetrievalCurve(right.sources, 0.3 + 0.4 * np.sin(np.pi * right.sources), 20_000)
+    posterior = curve_posterior(curve, vocab_size=VOCAB, priors=PRIORS)
+    for band in posterior.predict(curve):
+        assert np.all((band > 0) & (band < 1))
+    found = next_measurement(posterior, 1000, AT)
+    assert np.all(np.isfinite(found.information))
+    assert found.information.max() < 0.1
+
+
+@pytest.mark.parametrize("x", [-60.0, -31.0, -29.0, -3.0, 0.0, 5.0])
+def test_cut_normal_against_scipy(x):
+    share = np.array([0.01, 0.5, 0.99])
+    expected = stats.truncnorm.isf(share, -x, np.inf, loc=x)
+    np.testing.assert_allclose(
+        cut_normal(jnp.full(3, x), jnp.asarray(share)), expected, rtol=6e-3 if x < -30 else 1e-9
+    )
 
 
 def test_a_curve_has_no_points_beyond_its_items():
