@@ -54,14 +54,19 @@ def _executables_of_one_file() -> Iterator[None]:
     jax.clear_caches()
 
 
+_compiled = {"quickly": False}
+
+
 @pytest.fixture(autouse=True)
-def _compiled_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _compiled_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compile without XLA's costly passes where a test computes little, in the programs that it starts as well."""
     quick = not {"slow", "optimized"} & set(request.keywords)
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(quick)))
-    jax.config.update("jax_disable_most_optimizations", quick)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    if quick != _compiled["quickly"]:
+        # The last digit of what was compiled the other way may differ from that of the programs that are started.
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", quick)
+        _compiled["quickly"] = quick
 
 
 @pytest.fixture
