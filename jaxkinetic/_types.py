@@ -113,6 +113,12 @@ def check_positions(name: str, value: Any) -> None:
     _check(name, value, "lie in (0, 1]", lambda x: (x > 0) & (x <= 1))
 
 
+def check_level(level: float) -> None:
+    """Refuse what is not a probability within (0, 1)."""
+    if not 0 < level < 1:
+        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
+
+
 def check_at_least(name: str, value: int, smallest: int) -> None:
     """Refuse a size that is not an integer of at least ``smallest``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):

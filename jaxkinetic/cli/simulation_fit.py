@@ -79,9 +79,9 @@ def fit_simulated(
     import matplotlib.pyplot as plt
 
     from jaxkinetic import fit_by_simulation, plotting
+    from jaxkinetic._types import check_level
 
-    if not 0 < level < 1:
-        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
+    check_level(level)
     if simulator.checkpoint is not None and len(groups) > 1:
         raise ValueError(f"Argument `checkpoint` must be of one fit, but there are {len(groups)} to do.")
     assert simulator.n_tokens is not None

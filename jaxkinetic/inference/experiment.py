@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxkinetic._types import check_finite, check_positions, check_positive, round_up
+from jaxkinetic._types import check_finite, check_level, check_positions, check_positive, round_up
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import ALiBi, ExpCosine, required_modes
 
@@ -76,8 +76,7 @@ class PlannedExperiment:
             sources: positions sigma_0 in (0, 1].
             level: coverage at each position.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
+        check_level(level)
         at = _positions(sources)
         mean, gradient = _evaluate(self.theta, self.time, self.vocab_size, at)
         seen, blind = spectrum(self.information)

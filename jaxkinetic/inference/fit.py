@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkinetic._types import check_at_least, check_positive
+from jaxkinetic._types import check_at_least, check_level, check_positive
 from jaxkinetic.inference import search
 from jaxkinetic.inference.curves import RetrievalCurve, check_curves
 from jaxkinetic.inference.intervals import Interval, Profile, profile_intervals, threshold
@@ -167,8 +167,7 @@ def fit_curves(
     """
     curves = [curves] if isinstance(curves, RetrievalCurve) else list(curves)
     check_problem(curves, time, vocab_size)
-    if not 0 < level < 1:
-        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
+    check_level(level)
     bounds = check_ranges(beta_range, lam_range)
     n_points = sum(c.sources.size for c in curves)
     n_parameters = 2 + 2 * len(curves)
@@ -251,9 +250,7 @@ def _check_curves(curves) -> None:
 
 def _minimum(whole: Surface, data: CurveData, bounds: Range) -> tuple[float, float, float]:
     """Polish the local minima of the grid and return the lowest (beta, lam, chi2)."""
-    ringed = np.pad(whole.chi2, 1, constant_values=np.inf)
-    around = [np.roll(ringed, s, axis=a)[1:-1, 1:-1] for a in (0, 1) for s in (-1, 1)]
-    local = np.where(np.all([whole.chi2 <= n for n in around], axis=0), whole.chi2, np.inf)
+    local = np.where(search.is_local_minimum(whole.chi2), whole.chi2, np.inf)
     starts = np.argsort(local, axis=None)[: search.LANES]
     polished = search.polish(whole.beta.ravel()[starts], whole.lam.ravel()[starts], FREE, data, bounds)
     return search.settle(polished, data, bounds)

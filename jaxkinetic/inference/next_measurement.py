@@ -121,8 +121,9 @@ def _of_curve(known: Outlook, index: int, n_questions: float) -> Float[np.ndarra
     of_m, shared, of_k = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
     # Mean and variance of m + k s before the cut, and its covariance with k.
     mu, spread, with_k = m + k * s, of_m + 2 * s * shared + s**2 * of_k, shared + s * of_k
-    by_error = np.asarray(_cut_quantiles(k / np.sqrt(of_k))) - (k / np.sqrt(of_k))[:, None]
-    given = mu[..., None] + (with_k / np.sqrt(of_k))[..., None] * by_error
+    error = np.sqrt(of_k)
+    by_error = np.asarray(_cut_quantiles(k / error)) - (k / error)[:, None]
+    given = mu[..., None] + (with_k / error)[..., None] * by_error
     p = (given.clip(0, 1).mean(axis=(1, 2)) * n_questions + 0.5) / (n_questions + 1)
     noise = p * (1 - p) / n_questions
     n_panels = 2 ** int(np.ceil(np.log2(1 / (_PANEL * np.sqrt(noise.min())))))

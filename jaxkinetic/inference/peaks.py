@@ -12,11 +12,12 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
+from jaxkinetic.inference.adaptive_grid import centres_of
 from jaxkinetic.inference.coordinates import ends_of_rows, lam_at, ranges, v_of
 from jaxkinetic.inference.grid_likelihood import log_likelihood
 from jaxkinetic.inference.nuisances import Priors
 from jaxkinetic.inference.projection import CurveData, residuals
-from jaxkinetic.inference.search import FIXED_LAM, FREE, LANES, Range, polish
+from jaxkinetic.inference.search import FIXED_LAM, FREE, LANES, Range, is_local_minimum, polish
 
 _MOST_MAXIMA = 32
 _MOST_POLISHED = 24
@@ -71,7 +72,7 @@ def summits(
     u_ridge, lam_ridge, value, held = _ridges(coarse, u, data, priors)
     few = _well_apart(u_ridge, lam_ridge, value, u, priors)
     (low, high), _ = ranges(priors)
-    along = np.exp(low + (np.arange(_ON_EDGE_OF_LAM) + 0.5) / _ON_EDGE_OF_LAM * (high - low))
+    along = np.exp(centres_of(low, high, _ON_EDGE_OF_LAM))
     beta = np.concatenate([np.exp(u_ridge[few]), along, along])
     lam = np.concatenate([lam_ridge[few], *(np.full(along.size, float(edge)) for edge in priors.lam_range)])
     modes = np.where(np.arange(beta.size) < few.size, FREE, FIXED_LAM)
@@ -100,12 +101,10 @@ _residuals = jax.jit(residuals)
 def _ridges(coarse, u, data, priors):
     """(u, lam, log likelihood) where it is largest along rows, and which of them lie on an edge of beta."""
     n = coarse.shape[1]
-    ringed = np.pad(coarse, 1, constant_values=-np.inf)
-    around = [np.roll(ringed, s, axis=a)[1:-1, 1:-1] for a in (0, 1) for s in (-1, 1)]
-    maxima = np.flatnonzero(np.all([coarse >= x for x in around], axis=0) & np.isfinite(coarse))
+    maxima = np.flatnonzero(is_local_minimum(-coarse) & np.isfinite(coarse))
     maxima = maxima[np.argsort(coarse.ravel()[maxima])[::-1][:_MOST_MAXIMA]]
     cells = np.union1d(maxima, np.arange(u.size) * n + coarse.argmax(axis=1))
-    even = (np.arange(_ON_EDGE_OF_BETA) + 0.5) / _ON_EDGE_OF_BETA
+    even = centres_of(0, 1, _ON_EDGE_OF_BETA)
     u = np.concatenate([u[cells // n], *(np.full(even.size, edge) for edge in ranges(priors)[0])])
     share = np.concatenate([(cells % n + 0.5) / n, even, even])
     reach = np.repeat([1 / n, 1 / even.size], [cells.size, 2 * even.size])

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkinetic._types import check_at_least, check_positive, round_up
+from jaxkinetic._types import check_at_least, check_level, check_positive, round_up
 from jaxkinetic.inference.adaptive_grid import (
     adapt,
     centres_of,
@@ -32,12 +32,10 @@ from jaxkinetic.inference.fit import goodness
 from jaxkinetic.inference.grid_likelihood import log_likelihood
 from jaxkinetic.inference.nuisances import Priors, alternative_columns, linear_evidence
 from jaxkinetic.inference.peaks import Summits, summits
-from jaxkinetic.inference.posterior_summary import Posterior, check_level
+from jaxkinetic.inference.posterior_summary import Posterior
 from jaxkinetic.inference.prior_check import check_priors
 from jaxkinetic.inference.projection import CurveData, stack_curves
 from jaxkinetic.model import required_modes
-
-__all__ = ["ALTERNATIVES", "Posterior", "curve_posterior"]
 
 ALTERNATIVES = ("constant", "quadratic", "free-form")
 _COARSE = 64

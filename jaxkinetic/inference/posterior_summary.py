@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkinetic._types import check_at_least
+from jaxkinetic._types import check_at_least, check_level
 from jaxkinetic.inference.adaptive_grid import column_marginal, prior_share
 from jaxkinetic.inference.coordinates import lam_of_v, ranges
 from jaxkinetic.inference.curves import RetrievalCurve
@@ -162,9 +162,3 @@ class Posterior:
             for whole, values in zip(found, part, strict=True):
                 whole[here] = values
         return found
-
-
-def check_level(level: float) -> None:
-    """Refuse what is not a probability within (0, 1)."""
-    if not 0 < level < 1:
-        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")

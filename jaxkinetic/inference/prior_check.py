@@ -6,8 +6,7 @@ Curves that reject the model itself are no such case: they do so within the prio
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
+from jaxkinetic.inference.adaptive_grid import centres_of
 from jaxkinetic.inference.coordinates import ends_of_rows, lam_at, ranges
 from jaxkinetic.inference.curves import RetrievalCurve
 from jaxkinetic.inference.fit import goodness
@@ -64,9 +63,9 @@ def _check_ranges(curves, best, data, priors):
         return
     elsewhere = dataclasses.replace(priors, **dict(zip(names, wide, strict=True)))
     (low, high), _ = ranges(elsewhere)
-    u = low + (np.arange(_COARSE) + 0.5) / _COARSE * (high - low)
+    u = centres_of(low, high, _COARSE)
     ends = ends_of_rows(u, elsewhere)
-    lam = lam_at(ends[:, :1] + np.diff(ends, axis=1) * (np.arange(_COARSE) + 0.5) / _COARSE, u, elsewhere)
+    lam = lam_at(centres_of(ends[:, :1], ends[:, 1:], _COARSE), u, elsewhere)
     found = summits(likeliest(u, lam, data, elsewhere), u, data, elsewhere)
     if best.chi2 - found.chi2 > _FAR_WORSE:
         raise ValueError(

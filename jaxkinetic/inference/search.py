@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxkinetic._types import Scalar
 from jaxkinetic.inference.projection import CurveData, chi_squared, residuals
@@ -196,6 +196,13 @@ def _polish(beta: Array, lam: Array, modes: Array, data: CurveData, bounds: Rang
         return *unpack(found.value, *held), found.aux
 
     return jax.vmap(one)(beta, lam, modes)
+
+
+def is_local_minimum(values: Float[np.ndarray, "b q"]) -> Bool[np.ndarray, "b q"]:
+    """Whether no neighbour along either axis is lower."""
+    ringed = np.pad(values, 1, constant_values=np.inf)
+    around = [np.roll(ringed, s, axis=a)[1:-1, 1:-1] for a in (0, 1) for s in (-1, 1)]
+    return np.all([values <= x for x in around], axis=0)
 
 
 def lam_grid(beta: Float[np.ndarray, " b"], n_lam: int, bounds: Range) -> Float[np.ndarray, "b q"]:

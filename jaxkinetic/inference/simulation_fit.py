@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
+from jaxkinetic._types import PRNGKeyArray, check_at_least, check_level, check_positive
 from jaxkinetic.inference.curves import RetrievalCurve
 from jaxkinetic.inference.experiment import spectrum
 from jaxkinetic.inference.fit import check_problem, check_ranges, fit_curves, goodness
@@ -117,7 +117,8 @@ class SimulationFit:
         """Interval of one parameter, normal in log beta and in arcsinh lam, of data and Monte Carlo errors."""
         place = PARAMETERS.index(name)
         total = self.data_covariance + self.monte_carlo_covariance
-        half = NormalDist().inv_cdf((1 + _check_level(level)) / 2) * math.sqrt(total[place, place])
+        check_level(level)
+        half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(total[place, place])
         center = coordinates(self.beta, self.lam)[place]
         ends = np.array([center - half, center + half])
         with np.errstate(over="ignore"):
@@ -147,7 +148,8 @@ class SimulationFit:
         if not np.all(np.isfinite(total)):
             raise ValueError("The joint region is not bounded: the curves do not identify beta and lam.")
         away = coordinates(beta, lam) - coordinates(self.beta, self.lam)
-        return bool(away @ np.linalg.solve(total, away) <= -2 * math.log1p(-_check_level(level)))
+        check_level(level)
+        return bool(away @ np.linalg.solve(total, away) <= -2 * math.log1p(-level))
 
 
 def fit_by_simulation(
@@ -291,12 +293,6 @@ def _tokens(curves: Sequence[RetrievalCurve], n_tokens: int) -> list[np.ndarray]
     if any(c.sources[-1] >= 1 for c in curves):
         raise ValueError("Argument `curves` must have positions below 1: the last token is the reader.")
     return [source_tokens(c.sources, n_tokens, False) for c in curves]
-
-
-def _check_level(level: float) -> float:
-    if not 0 < level < 1:
-        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
-    return level
 
 
 def _result(run: Run, blocks: Blocks, converged: bool, curves: list[RetrievalCurve]) -> SimulationFit:

@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
+from jaxkinetic._types import check_level
+
 _SAMPLES = 20_000
 _AT_ONCE = 2_000
 
@@ -24,8 +26,7 @@ def simultaneous_factor(
     Raises:
         ValueError: on a level outside (0, 1), or a single prompt.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
+    check_level(level)
     if n_prompts < 2:
         raise ValueError(f"Argument `n_prompts` must be at least 2, but is {n_prompts}.")
     error = np.sqrt(np.diagonal(covariance))
