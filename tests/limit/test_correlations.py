@@ -1,5 +1,6 @@
 """Correlations (1.17), (1.18): closed form, both representations, the variation of the mean field, particles."""
 
+import dataclasses
 from functools import partial
 
 import diffrax
@@ -19,7 +20,6 @@ SOURCES = jnp.array([0.01, 0.3, 0.9])
 SIGMA = jnp.linspace(0.05, 1.0, 20)
 # Constant steps of a cheap method: derivatives are those of the discrete solution, and compile fast.
 STEPS = Solve(solver=diffrax.Tsit5(), step=0.1)
-FORWARD = Solve(solver=diffrax.Tsit5(), step=0.1, adjoint=diffrax.ForwardMode())
 TIGHT = Solve(rtol=1e-13, atol=1e-13)
 
 
@@ -205,12 +205,15 @@ def observed(parameters, law, options):
     return found.cross(0.7, 0.8)[0].real + found.auto(0.7)[0].imag
 
 
-@pytest.mark.parametrize("law", ["smooth", "codewords"])
-def test_gradients_in_beta_lam_the_law_and_the_source(law):
+@pytest.mark.parametrize(
+    ("law", "options"), [("smooth", Solve()), ("codewords", STEPS)], ids=["smooth-adaptive", "codewords-constant"]
+)
+def test_gradients_in_beta_lam_the_law_and_the_source(law, options):
     at, step = jnp.array([1.1, 0.6, 0.9, 0.35]), 1e-4
-    forward = jax.jit(jax.jacfwd(lambda p: observed(p, law, FORWARD)))(at)
-    reverse = jax.jit(jax.grad(lambda p: observed(p, law, STEPS)))(at)
-    value = jax.jit(lambda p: observed(p, law, STEPS))
+    forward_mode = dataclasses.replace(options, adjoint=diffrax.ForwardMode())
+    forward = jax.jit(jax.jacfwd(lambda p: observed(p, law, forward_mode)))(at)
+    reverse = jax.jit(jax.grad(lambda p: observed(p, law, options)))(at)
+    value = jax.jit(lambda p: observed(p, law, options))
     differences = [(value(at + d) - value(at - d)) / (2 * step) for d in step * jnp.eye(4)]
     np.testing.assert_allclose(forward, differences, rtol=1e-6)
     np.testing.assert_allclose(reverse, forward, rtol=1e-7)

@@ -1,5 +1,7 @@
 """The mean field (1.10): both representations, an independent discretization, invariants, gradients, refusals."""
 
+import dataclasses
+
 import diffrax
 import equinox as eqx
 import jax
@@ -27,7 +29,6 @@ MODEL = CausalAttention(ExpCosine(1.0), ALiBi(1.0))
 SIGMA = jnp.linspace(0.02, 1.0, 30)
 # Constant steps of a cheap method: derivatives are those of the discrete solution, and compile fast.
 STEPS = Solve(solver=diffrax.Tsit5(), step=0.1)
-FORWARD = Solve(solver=diffrax.Tsit5(), step=0.1, adjoint=diffrax.ForwardMode())
 
 
 @pytest.fixture(scope="module")
@@ -266,12 +267,15 @@ def observed(parameters, law, options):
     return field.modes(0.7, 0.8)[1].real
 
 
-@pytest.mark.parametrize("law", ["smooth", "codewords"])
-def test_gradients_in_beta_lam_and_the_law(law):
+@pytest.mark.parametrize(
+    ("law", "options"), [("smooth", Solve()), ("codewords", STEPS)], ids=["smooth-adaptive", "codewords-constant"]
+)
+def test_gradients_in_beta_lam_and_the_law(law, options):
     at, step = jnp.array([1.1, 0.6, 0.9]), 1e-4
-    forward = jax.jit(jax.jacfwd(lambda p: observed(p, law, FORWARD)))(at)
-    reverse = jax.jit(jax.grad(lambda p: observed(p, law, STEPS)))(at)
-    value = jax.jit(lambda p: observed(p, law, STEPS))
+    forward_mode = dataclasses.replace(options, adjoint=diffrax.ForwardMode())
+    forward = jax.jit(jax.jacfwd(lambda p: observed(p, law, forward_mode)))(at)
+    reverse = jax.jit(jax.grad(lambda p: observed(p, law, options)))(at)
+    value = jax.jit(lambda p: observed(p, law, options))
     shifts = step * jnp.eye(3)
     differences = [(value(at + d) - value(at - d)) / (2 * step) for d in shifts]
     np.testing.assert_allclose(forward, differences, rtol=1e-6)
