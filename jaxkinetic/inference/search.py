@@ -23,6 +23,7 @@ from jaxkinetic.inference.projection import CurveData, chi_squared, residuals
 
 Values = TypeVar("Values", Array, np.ndarray)
 LANES = 64
+_CHUNK, _STEPS, _ROUNDS, _GAIN = 16, 30, 4, 1e-13
 GRID = (64, 128)
 _REPEATS = 6
 _EDGE = 1 / (1 + math.exp(12.0))
@@ -124,17 +125,24 @@ def polish(
         data: the curves.
         bounds: the search range.
     """
-    lanes = [np.asarray(x, float) for x in (beta, lam)] + [np.broadcast_to(modes, np.shape(beta))]
-    # Chunks of one shape: a fit compiles this search once.
-    padded = [jnp.asarray(np.pad(x, (0, -x.size % LANES), mode="edge")) for x in lanes]
     edges = jax.tree.map(jnp.asarray, bounds)
-
-    def chunk(i: int) -> tuple[Array, Array, Array]:
-        beta, lam, modes = (x[i : i + LANES] for x in padded)
-        return _polish(beta, lam, modes, data, edges)
-
-    chunks = [chunk(i) for i in range(0, padded[0].size, LANES)]
-    beta, lam, chi2 = (np.concatenate(c)[: np.size(beta)] for c in zip(*chunks, strict=True))
+    ends = np.stack([np.asarray(beta, float), np.asarray(lam, float), np.full(np.shape(beta), np.inf)])
+    modes = np.broadcast_to(modes, np.shape(beta))
+    moving = np.arange(np.size(beta))
+    # A lane waits for the slowest beside it: those that are not there yet go on together.
+    for _ in range(_ROUNDS):
+        before, ended = ends[2].copy(), []
+        for lanes in np.split(moving, range(_CHUNK, moving.size, _CHUNK)):
+            # Chunks of one shape: a fit compiles this search once.
+            padded = np.pad(lanes, (0, _CHUNK - lanes.size), mode="edge")
+            *found, there = _polish(*jnp.asarray(ends[:2, padded]), jnp.asarray(modes[padded]), data, edges)
+            ends[:, lanes] = np.stack(found)[:, : lanes.size]
+            ended.append(np.asarray(there)[: lanes.size])
+        gained = before - ends[2] > _GAIN * (1 + ends[2])
+        moving = moving[(~np.concatenate(ended)) & gained[moving]]
+        if not moving.size:
+            break
+    beta, lam, chi2 = ends
     return Polished(beta, lam, np.where(np.isfinite(chi2), chi2, np.inf))
 
 
@@ -191,9 +199,9 @@ def _polish(beta: Array, lam: Array, modes: Array, data: CurveData, bounds: Rang
             return r, jnp.sum(r**2)
 
         solver = optx.LevenbergMarquardt(rtol=1e-12, atol=1e-12)
-        found = optx.least_squares(objective, solver, start, has_aux=True, max_steps=100, throw=False)
+        found = optx.least_squares(objective, solver, start, has_aux=True, max_steps=_STEPS, throw=False)
         # A lane that runs out of steps has still only gone downhill: its end counts for what it is worth.
-        return *unpack(found.value, *held), found.aux
+        return *unpack(found.value, *held), found.aux, found.result == optx.RESULTS.successful
 
     return jax.vmap(one)(beta, lam, modes)
 
