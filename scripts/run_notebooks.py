@@ -8,6 +8,7 @@ python scripts/run_notebooks.py --write     # also write the paired .ipynb, with
 import argparse
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jupytext
@@ -22,22 +23,29 @@ def cells(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 
+def run(script: Path) -> str:
+    """Execute a notebook in a kernel of its own; what it took."""
+    notebook, start = jupytext.read(script), time.perf_counter()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    return f"{script.name}: {len(notebook.cells)} cells in {time.perf_counter() - start:.0f} s"
+
+
 def main() -> None:
-    """Run each notebook in a kernel of its own; the first error ends the run."""
+    """Check all pairs, then run two notebooks at a time; an error in one ends the run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=[""], help="beginnings of the names to run")
     parser.add_argument("--write", action="store_true", help="write the paired .ipynb files")
     arguments = parser.parse_args()
-    for script in sorted(s for s in FOLDER.glob("*.py") if s.name.startswith(tuple(arguments.names))):
-        notebook = jupytext.read(script)
-        paired = script.with_suffix(".ipynb")
+    scripts = sorted(s for s in FOLDER.glob("*.py") if s.name.startswith(tuple(arguments.names)))
+    for script in scripts:
+        notebook, paired = jupytext.read(script), script.with_suffix(".ipynb")
         if arguments.write:
             jupytext.write(notebook, paired)
         if cells(nbformat.read(paired, as_version=4)) != cells(notebook):
             sys.exit(f"{paired.name} differs from {script.name}: run `python scripts/run_notebooks.py --write`")
-        start = time.perf_counter()
-        NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(FOLDER)}}).execute()
-        print(f"{script.name}: {len(notebook.cells)} cells in {time.perf_counter() - start:.0f} s")
+    with ThreadPoolExecutor(2) as pool:
+        for line in pool.map(run, scripts):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
