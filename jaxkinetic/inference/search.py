@@ -18,12 +18,12 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxkinetic._types import Scalar
 from jaxkinetic.inference.projection import CurveData, chi_squared, residuals
 
 Values = TypeVar("Values", Array, np.ndarray)
 LANES = 64
-_CHUNK, _STEPS, _ROUNDS, _GAIN = 16, 30, 4, 1e-13
+# Lanes and steps of one call, how often it is repeated, and the relative gain below which it is not.
+_CHUNK, _STEPS, _ROUNDS, _GAIN = 16, 30, 6, 1e-13
 GRID = (64, 128)
 _REPEATS = 6
 _EDGE = 1 / (1 + math.exp(12.0))
@@ -126,23 +126,24 @@ def polish(
         bounds: the search range.
     """
     edges = jax.tree.map(jnp.asarray, bounds)
-    ends = np.stack([np.asarray(beta, float), np.asarray(lam, float), np.full(np.shape(beta), np.inf)])
-    modes = np.broadcast_to(modes, np.shape(beta))
-    moving = np.arange(np.size(beta))
+    beta, lam = np.asarray(beta, float), np.asarray(lam, float)
+    held = np.stack([b_of(beta, bounds), lam, np.broadcast_to(modes, beta.shape)], axis=1)
+    at = np.stack([held[:, 0], q_of(lam, beta, bounds)], axis=1)
+    ends = np.full((beta.size, 3), np.inf)
+    moving = np.arange(beta.size)
     # A lane waits for the slowest beside it: those that are not there yet go on together.
     for _ in range(_ROUNDS):
-        before, ended = ends[2].copy(), []
+        before, there = ends[:, 2].copy(), np.zeros(beta.size, bool)
         for lanes in np.split(moving, range(_CHUNK, moving.size, _CHUNK)):
             # Chunks of one shape: a fit compiles this search once.
             padded = np.pad(lanes, (0, _CHUNK - lanes.size), mode="edge")
-            *found, there = _polish(*jnp.asarray(ends[:2, padded]), jnp.asarray(modes[padded]), data, edges)
-            ends[:, lanes] = np.stack(found)[:, : lanes.size]
-            ended.append(np.asarray(there)[: lanes.size])
-        gained = before - ends[2] > _GAIN * (1 + ends[2])
-        moving = moving[(~np.concatenate(ended)) & gained[moving]]
+            found = _polish(jnp.asarray(at[padded]), jnp.asarray(held[padded]), data, edges)
+            at[lanes], ends[lanes], there[lanes] = (np.asarray(x)[: lanes.size] for x in found)
+        gained = before[moving] - ends[moving, 2] > _GAIN * (1 + ends[moving, 2])
+        moving = moving[gained & ~there[moving]]
         if not moving.size:
             break
-    beta, lam, chi2 = ends
+    beta, lam, chi2 = ends.T
     return Polished(beta, lam, np.where(np.isfinite(chi2), chi2, np.inf))
 
 
@@ -166,32 +167,32 @@ def settle(points: Polished, data: CurveData, bounds: Range) -> tuple[float, flo
 
 
 @eqx.filter_jit
-def _polish(beta: Array, lam: Array, modes: Array, data: CurveData, bounds: Range):
-    def unpack(v, start, lam, mode):
-        beta = beta_of(jnp.where(mode == FIXED_BETA, start[0], v[0]), bounds)
+def _polish(at: Float[Array, "lane 2"], held: Float[Array, "lane 3"], data: CurveData, bounds: Range):
+    """Steps from (b, q), with b or lam held where the mode says so: (b, q), (beta, lam, chi2), whether done."""
+
+    def unpack(v, held):
+        b, lam, mode = held
+        beta = beta_of(jnp.where(mode == FIXED_BETA, b, v[0]), bounds)
         return beta, jnp.where(mode == FIXED_LAM, lam, lam_of(v[1], beta, bounds))
 
     # The search calls these at many places: traced once each, and the Jacobian as one matrix, it compiles in
     # a fraction of the time.
     @jax.jit
-    def residual(v, *held):
-        return residuals(*unpack(v, *held), data).ravel()
+    def residual(v, held):
+        return residuals(*unpack(v, held), data).ravel()
 
     @jax.jit
-    def linearised(v, *held):
-        return residual(v, *held), jax.jacfwd(residual)(v, *held)
+    def linearised(v, held):
+        return residual(v, held), jax.jacfwd(residual)(v, held)
 
-    def one(beta: Scalar, lam: Scalar, mode: Array):
-        start = jnp.stack([b_of(beta, bounds), q_of(lam, beta, bounds)])
-        held = start, lam, mode
-
+    def one(start, held):
         @jax.custom_jvp
         def standardised(v):
-            return residual(v, *held)
+            return residual(v, held)
 
         @standardised.defjvp
         def _(primals, tangents):
-            value, jacobian = linearised(*primals, *held)
+            value, jacobian = linearised(*primals, held)
             return value, jacobian @ tangents[0]
 
         def objective(v, _):
@@ -201,9 +202,10 @@ def _polish(beta: Array, lam: Array, modes: Array, data: CurveData, bounds: Rang
         solver = optx.LevenbergMarquardt(rtol=1e-12, atol=1e-12)
         found = optx.least_squares(objective, solver, start, has_aux=True, max_steps=_STEPS, throw=False)
         # A lane that runs out of steps has still only gone downhill: its end counts for what it is worth.
-        return *unpack(found.value, *held), found.aux, found.result == optx.RESULTS.successful
+        end = jnp.stack([*unpack(found.value, held), found.aux])
+        return found.value, end, found.result == optx.RESULTS.successful
 
-    return jax.vmap(one)(beta, lam, modes)
+    return jax.vmap(one)(at, held)
 
 
 def is_local_minimum(values: Float[np.ndarray, "b q"]) -> Bool[np.ndarray, "b q"]:

@@ -240,7 +240,8 @@ def required_modes(beta: float, dtype: jnp.dtype | type | None = None) -> int:
         dtype: floating-point type of the computation; JAX's default if not given.
     """
     eps = float(jnp.finfo(dtype or jnp.result_type(float)).eps)
-    count = 32 + math.ceil(2 * beta + 12 * math.sqrt(beta))
+    # I_n falls like e^{-n^2 / (2 beta)} up to n ~ beta, and faster beyond.
+    count = 32 + math.ceil(min(2 * beta, 64.0) + 12 * math.sqrt(beta))
     ratios, ratio = np.zeros(count), 0.0
     for n in range(count, 0, -1):
         ratio = beta / (2 * n + beta * ratio)
