@@ -123,8 +123,10 @@ def _table(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], lev
         low, high = f.interval(name, level)
         interval = f", [{low:.3g}, {high:.3g}] ({100 * level:g} %)" if f.identified[name] else ""
         lines.append(f"  {name:<12}{f.describe(name)}{interval}")
+    seen = f.chi2 > 0
+    chi2, p_value = (f"{f.chi2:.2f}", f", {p_text(f.p_value)}") if seen else ("below the simulation's noise", "")
     lines += [
-        f"  chi-squared {f.chi2:.2f} for {f.dof} degrees of freedom, {p_text(f.p_value)}",
+        f"  chi-squared {chi2} for {f.dof} degrees of freedom{p_value}",
         f"  simulation  {f.n_prompts} prompts ({f.estimator}), error {f.monte_carlo_error:.2g} of the data's",
         f"  steps       {f.n_steps} to depth t, which leave {f.step_error:.1e} in one prompt's values",
     ]

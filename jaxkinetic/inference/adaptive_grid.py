@@ -59,8 +59,11 @@ def adapt(log_likelihood, share, rows, windows, ends, n_new):
     left, right = (q[place, first] - 2.5 * width)[nearest], (q[place, last] + 2.5 * width)[nearest]
     left, right = (np.stack([np.pad(x, 1, mode="edge")[i : i + n] for i in range(3)]) for x in (left, right))
     centres, old = (new[1:] + new[:-1]) / 2, (rows[1:] + rows[:-1]) / 2
-    left = np.interp(centres, old, left.min(axis=0)).clip(*ends(centres).T)
-    right = np.interp(centres, old, right.max(axis=0)).clip(*ends(centres).T)
+    low, high = ends(centres).T
+    # A window beyond the range is a cell at its edge: no row is without width.
+    least = np.minimum(np.interp(centres, old, width), high - low)
+    left = np.interp(centres, old, left.min(axis=0)).clip(low, high - least)
+    right = np.interp(centres, old, right.max(axis=0)).clip(left + least, high)
     return new, np.stack([left, right], axis=1)
 
 

@@ -43,11 +43,11 @@ class Posterior:
         level: probability in the intervals.
     """
 
-    beta: np.ndarray
-    lam: np.ndarray
+    beta: np.ndarray = dataclasses.field(repr=False)
+    lam: np.ndarray = dataclasses.field(repr=False)
     times: np.ndarray
     vocab_sizes: np.ndarray
-    mass: np.ndarray
+    mass: np.ndarray = dataclasses.field(repr=False)
     intervals: dict[str, Interval]
     identified: dict[str, bool]
     log_evidence: float
@@ -55,7 +55,7 @@ class Posterior:
     chi2: float
     dof: int
     p_value: float
-    curves: list[RetrievalCurve]
+    curves: list[RetrievalCurve] = dataclasses.field(repr=False)
     priors: Priors
     level: float
     _rows: np.ndarray = dataclasses.field(repr=False)

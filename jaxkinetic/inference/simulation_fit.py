@@ -50,11 +50,13 @@ class SimulationFit:
             the data are blind.
         data_covariance: of log beta and arcsinh lam from the curves' own errors, (2, 2); likewise.
         monte_carlo_covariance: of log beta and arcsinh lam from the finite number of prompts, (2, 2).
-        identified: whether the curves bound "beta" and "lam": the information is not singular, the error is below
-            an e-fold (of beta, of sqrt(1 + lam^2)) and the steps did not reach an end of the range.
+        identified: whether the curves and the prompts that were run bound "beta" and "lam": the information is not
+            singular, the error is below an e-fold (of beta, of sqrt(1 + lam^2)) and the steps did not reach an end
+            of the range.
         converged: whether the fit ended by its stopping rule and not for want of blocks.
         monte_carlo_error: Monte Carlo error over the data's standard error, at worst over directions.
-        chi2: chi-squared at the fit, less what the noise of the simulated shape adds to it on average.
+        chi2: chi-squared at the fit, less what the noise of the simulated shape adds to it on average; 0 where it
+            does not stand out of that noise.
         dof: points less parameters: beta, lam, and two per curve.
         p_value: probability of a larger chi-squared if the model were true; NaN where errors are not known.
         offset: c0 of each curve, (C,).
@@ -311,7 +313,7 @@ def _result(run: Run, blocks: Blocks, converged: bool, curves: list[RetrievalCur
     covariance = np.where(hidden[:, None] | hidden[None, :], np.nan, spread)
     np.fill_diagonal(covariance, np.where(hidden, np.inf, np.diag(spread)))
     cut = np.any(blocks.cut[blocks.tail], axis=0) | (u != at.progress.mean)
-    identified = ~hidden & (np.diag(covariance) < _BLIND_ERROR**2) & ~cut
+    identified = ~hidden & (np.diag(covariance + at.progress.noise) < _BLIND_ERROR**2) & ~cut
     units = np.array([beta, math.hypot(1, lam)])
     return SimulationFit(
         beta=beta,

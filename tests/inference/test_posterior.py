@@ -164,6 +164,9 @@ def test_a_ridge_that_leaves_the_range_between_cells_leaves_the_interval_open():
         assert posterior.intervals[name].low_open == fit.intervals[name].low_open
         assert not posterior.identified[name]
         assert posterior.describe(name).startswith("unidentified, [")
+    # Rows beyond the end of the ridge have cells too.
+    assert np.all(posterior.density >= 0)
+    assert np.all(np.diff(posterior._edges) > 0)
 
 
 @pytest.mark.parametrize("model", ["MPT-30B-Instruct", "GPT-3.5-Turbo (16K)"])

@@ -18,6 +18,7 @@ from jaxkinetic.inference.simulated_shape import SPACING, Geometry, SimulatedSha
 from jaxkinetic.inference.simulation_state import Weighted, eliminate, whitening
 from jaxkinetic.integrate import constant_steps, march
 from jaxkinetic.particles.drift import velocity
+from jaxkinetic.plotting import plot_simulation_fit
 from jaxkinetic.retrieval.profile_ensemble import prepare_profile
 from tests.limit.laws import CODEWORDS
 
@@ -219,6 +220,11 @@ def test_a_fit_that_is_cut_short_says_so(curve):
             curve, 16, KEY, 1.0, 4, start=(1.0, 1.0), steps=4, batch=8, n_steps=3, max_blocks=2
         )
     assert not found.converged
+    # Two blocks do not tell how far their means scatter: no error, no claim.
+    for name in ("beta", "lam"):
+        assert not np.all(np.isfinite(found.interval(name)))
+        assert "unidentified" in found.describe(name)
+    plot_simulation_fit(found).canvas.draw()
 
 
 def test_curves_that_tell_nothing_are_unidentified():
