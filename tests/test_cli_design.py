@@ -44,7 +44,8 @@ def test_a_target_is_followed_by_another_family(
     sources = np.linspace(0.1, 0.9, 9)
     values = retrieval_profile(CausalAttention(ExpCosine(1.0), power), 1.0, 8, sources).values
     rows = [f"{s},{v + 2}" for s, v in zip(sources, values.tolist(), strict=True)]
-    (tmp_path / "target.csv").write_text("\n".join(["position,value", *rows[::-1]]) + "\n")
+    # As a spreadsheet writes it: with a byte order mark, and here a space.
+    (tmp_path / "target.csv").write_text("\n".join(["position, value", *rows[::-1]]) + "\n", encoding="utf-8-sig")
     arguments = ["--target", str(tmp_path / "target.csv"), "--mean-distance", str(float(power.mean_distance))]
     options = ["--family", "power-law", "--check-prompts", "0", "--out", str(tmp_path), "--json", "-"]
     assert run(monkeypatch, "design", *arguments, *options) == 0

@@ -97,8 +97,13 @@ def _read_target(path: Path) -> tuple[Any, Any]:
 
     import numpy as np
 
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        # Spreadsheets write a byte order mark, people spaces after commas.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+    except UnicodeDecodeError:
+        raise ValueError(f"File {path} is not text.") from None
+    rows = [{str(k).strip(): v for k, v in row.items()} for row in rows]
     if not rows or not {"position", "value"} <= rows[0].keys():
         raise ValueError(f"File {path} must have columns position and value, and at least one row.")
     try:

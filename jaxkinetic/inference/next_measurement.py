@@ -44,7 +44,8 @@ class NextMeasurement:
         n_questions: questions asked there, increasing, (Q,).
         information: of each curve, position and number of questions, (C, S, Q); NaN where a curve of known n_items
             has no item, before its first and after its last.
-        error: numerical error of each, from halves of the posterior's draws, (C, S, Q).
+        error: numerical error of each, the distance between halves of the posterior's draws, (C, S, Q); of about
+            the size of a standard error, and for values below 0.02 no more than an order of magnitude.
     """
 
     posterior: Posterior
@@ -60,6 +61,8 @@ class NextMeasurement:
         if not at.size:
             raise ValueError(f"Argument `n_questions` must be one of {self.n_questions}, but is {wanted:g}.")
         here = self.information[:, :, at[0]]
+        if np.all(np.isnan(here)):
+            raise ValueError("Argument `sources` had no position between the first and the last item of any curve.")
         curve, source = np.unravel_index(np.nanargmax(here), here.shape)
         return self.posterior.curves[curve], float(self.sources[source])
 
@@ -69,6 +72,11 @@ class NextMeasurement:
         lines = [f"{'one more point of':<{width}}  questions  best sigma_0  information, nats  region shrinks to"]
         for i, curve in enumerate(self.posterior.curves):
             for j, n in enumerate(self.n_questions):
+                if np.all(np.isnan(self.information[i, :, j])):
+                    lines.append(
+                        f"{curve.label:<{width}}  {n:9g}  no position lies between its first and last item"
+                    )
+                    continue
                 k = int(np.nanargmax(self.information[i, :, j]))
                 told, error = self.information[i, k, j], self.error[i, k, j]
                 lines.append(
@@ -110,7 +118,8 @@ def next_measurement(posterior: Posterior, n_questions: Any = None, sources: Any
     )
     found[(at < ends[:, :1] - 1e-9) | (at > ends[:, 1:] + 1e-9)] = np.nan
     whole, even, odd = np.moveaxis(found, -1, 0)
-    error = np.maximum(np.abs(even - odd) / 2, np.abs(whole - (even + odd) / 2))
+    # Against 16384 draws, half of this distance was exceeded twofold in twelve of 27 cases.
+    error = np.maximum(np.abs(even - odd), np.abs(2 * whole - (even + odd)))
     return NextMeasurement(posterior, at, counts, np.maximum(whole, 0), error)
 
 

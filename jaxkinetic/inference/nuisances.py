@@ -36,6 +36,10 @@ class LinePriors(NamedTuple):
     contrast_spread: float | Scalar
 
 
+# Beyond these S_t or its spread over the positions leaves the range of double precision.
+_LIMITS = {"beta_range": (1e-8, 600.0), "lam_range": (-400.0, 400.0)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Priors:
     """Priors of `curve_posterior`, all proper.
@@ -59,13 +63,17 @@ class Priors:
     def __post_init__(self):
         check_positive("beta_range", np.asarray(self.beta_range))
         check_finite("lam_range", np.asarray(self.lam_range))
-        for name in ("beta_range", "lam_range"):
+        for name, (least, most) in _LIMITS.items():
             low, high = getattr(self, name)
             if not low < high:
                 raise ValueError(f"Argument `{name}` must increase, but is {(low, high)}.")
+            if low < least or high > most:
+                raise ValueError(f"Argument `{name}` must lie within {(least, most)}, but is {(low, high)}.")
         check_finite("mean", self.mean)
         for name in ("lam_scale", "mean_spread", "contrast_spread"):
             check_positive(name, getattr(self, name))
+            if not 1e-9 <= getattr(self, name) <= 1e9:
+                raise ValueError(f"Argument `{name}` must lie within (1e-09, 1e+09), but is {getattr(self, name)}.")
 
     @property
     def line(self) -> LinePriors:
@@ -103,12 +111,14 @@ def standardise(
     values: Float[Array, " position"], present: Float[Array, " position"], others: Float[Array, " other"]
 ) -> tuple[Float[Array, " position"], Float[Array, " other"]]:
     """Scale S_t to mean 0 and standard deviation 1 over the positions that are present; others go along."""
-    total = jnp.sum(present)
+    total, tiny = jnp.sum(present), jnp.finfo(values.dtype).tiny
     center = jnp.sum(present * values) / total
-    variance = jnp.sum(present * (values - center) ** 2) / total
+    distance = present * (values - center)
+    # Squares of a steep shape's values, e^{-lam (1 - s)} of its scale, would vanish.
+    size = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(distance)), tiny))
     # A shape without spread stays flat; the guard is far below any spread that matters.
-    spread = jnp.sqrt(jnp.maximum(variance, jnp.finfo(values.dtype).tiny ** 0.5))
-    return present * (values - center) / spread, (others - center) / spread
+    spread = jnp.sqrt(jnp.maximum(jnp.sum(present * (distance / size) ** 2) / total, tiny**0.5))
+    return distance / size / spread, (others - center) / size / spread
 
 
 def integrate_nuisances(

@@ -29,6 +29,7 @@ _SPREAD = np.linspace(0, 1, _NODES) ** 2  # crowded towards the end of the promp
 _NEWTON_STEPS = 8
 _MOST_TERMS = 1024
 _BATCH = 256
+_LARGEST_LAM = 1000.0
 
 
 class PhaseDiagram(eqx.Module):
@@ -78,7 +79,7 @@ def phase_diagram(beta: Any, lam: Any, time: Any, vocab_size: Any = 8) -> PhaseD
 
     Args:
         beta: sharpness > 0; scalars and arrays of all four arguments are broadcast.
-        lam: positional bias of any sign.
+        lam: positional bias of any sign, at most 1000.
         time: depth t >= 0.
         vocab_size: vocabulary size M >= 2; real numbers are allowed.
 
@@ -86,8 +87,8 @@ def phase_diagram(beta: Any, lam: Any, time: Any, vocab_size: Any = 8) -> PhaseD
         The phases, arrays of the common shape.
 
     Raises:
-        ValueError: on arguments out of range, shapes that do not broadcast, or a lam t so large that more than
-            1024 terms would be needed.
+        ValueError: on arguments out of range, shapes that do not broadcast, a lam above 1000, or a lam t so large
+            that more than 1024 terms would be needed.
     """
     points, n_modes, n_kept = _points(beta=beta, lam=lam, time=time, vocab_size=vocab_size)
     shape, size = points[0].shape, points[0].size
@@ -95,6 +96,10 @@ def phase_diagram(beta: Any, lam: Any, time: Any, vocab_size: Any = 8) -> PhaseD
     columns = [jnp.asarray(np.pad(p.ravel(), (0, -size % batch), mode="edge").reshape(-1, batch)) for p in points]
     reach = float(_furthest(columns, n_modes, n_kept))
     n_terms = _terms(reach, float(jnp.finfo(points[0].dtype).eps))
+    largest = float(np.max(np.asarray(lam, dtype=float), initial=-np.inf))
+    if largest > _LARGEST_LAM:
+        # The minimum then lies within 1e-5 of the start, where the nodes in y do not resolve it.
+        raise ValueError(f"Argument `lam` must be at most {_LARGEST_LAM:g} in a phase diagram, but is {largest:g}.")
     found = _phases(columns, n_modes, n_kept, n_terms)
     return jax.tree.map(lambda x: x.reshape(-1)[:size].reshape(shape), found)
 

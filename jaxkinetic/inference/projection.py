@@ -119,7 +119,10 @@ def shapes(
     weights = closed_form.mode_weights(data.vocab_size, n_modes)
 
     def one(own, wanted):
-        own_scale = closed_form.correction_shape(rates, weights, data.time, own, ALiBi(lam), signed=False)[1]
+        own_values, own_scale = closed_form.correction_shape(
+            rates, weights, data.time, own, ALiBi(lam), signed=False
+        )
+        own_scale = own_scale + _log_largest(own_values)
         values, scale = closed_form.correction_shape(rates, weights, data.time, wanted, ALiBi(lam), signed=False)
         # Far closer to 0 than the curve's own positions S is cut: accuracy is far outside [0, 1] before that.
         return values * jnp.exp(jnp.minimum(scale - own_scale, 300.0)), own_scale
@@ -149,7 +152,15 @@ def row_shapes(
     own_scale = jax.lax.stop_gradient(
         jax.vmap(lambda a, at: largest_exponent(a, weights, data.time, at))(rates, jnp.max(y, axis=3))
     )
-    return graphon * values * jnp.exp(log_scale - own_scale[..., None]), own_scale
+    scaled = graphon * values * jnp.exp(log_scale - own_scale[..., None])
+    size = _log_largest(scaled)
+    return scaled * jnp.exp(-size[..., None]), own_scale + size
+
+
+def _log_largest(values: Float[Array, "*shape position"]) -> Float[Array, "*shape"]:
+    """Log of the largest value: e^{-lam (1 - s)} of the scale of the modes, of which squares would vanish."""
+    largest = jnp.max(jnp.abs(values), axis=-1)
+    return jax.lax.stop_gradient(jnp.log(jnp.maximum(largest, jnp.finfo(values.dtype).tiny)))
 
 
 def project(values: Float[Array, " position"], accuracy: Array, weight: Array, log_scale: Scalar) -> Line:

@@ -23,6 +23,7 @@ from jaxkinetic.limit import closed_form
 from jaxkinetic.model import ALiBi, ExpCosine, required_modes
 
 PARAMETERS = ("beta", "lam", "time", "vocab_size")
+_LARGEST_LAM = 600.0
 QUANTITIES = ("location", "depth", "primacy", "recency", "asymmetry")
 
 
@@ -73,8 +74,15 @@ class Sensitivity:
                 f"{given.shape}."
             )
         slopes = self.derivatives[:, : len(given)]
-        unknown = ~np.isfinite(np.diagonal(given))
+        unknown = np.isposinf(np.diagonal(given))
         known = np.where(unknown[:, None] | unknown[None, :], 0.0, given)
+        scale = np.max(np.abs(known), initial=0.0)
+        if not np.isfinite(scale) or np.any(np.abs(known - known.T) > 1e-8 * scale):
+            raise ValueError(
+                f"Argument `covariance` must be symmetric, and finite but for variances, but is {given}."
+            )
+        if np.linalg.eigvalsh(known)[0] < -1e-8 * scale:
+            raise ValueError(f"Argument `covariance` must have no negative eigenvalue, but is {given}.")
         errors = np.sqrt(np.einsum("qi,ij,qj->q", slopes, known, slopes))
         return np.where(np.any((slopes != 0) & unknown, axis=1), np.inf, errors)
 
@@ -84,7 +92,7 @@ def u_sensitivity(beta: float, lam: float, time: float, vocab_size: float = 8, e
 
     Args:
         beta: sharpness > 0.
-        lam: positional bias > 0.
+        lam: positional bias in (0, 600].
         time: depth t > 0.
         vocab_size: vocabulary size M >= 2, a real number.
         edge: where primacy and recency are read, in (0, 1/2): 0.05 for the first and last of ten items.
@@ -97,11 +105,15 @@ def u_sensitivity(beta: float, lam: float, time: float, vocab_size: float = 8, e
         (check_finite if name == "lam" else check_positive)(name, value)
     if not 0 < edge < 0.5:
         raise ValueError(f"Argument `edge` must lie in (0, 1/2), but is {edge}.")
+    if lam > _LARGEST_LAM:
+        raise ValueError(f"Argument `lam` must be at most {_LARGEST_LAM:g}, but is {lam:g}.")
     start = phase_diagram(beta, lam, time, vocab_size)
     if not int(start.n_minima):
+        recency = float(start.recency_time)
+        ends = f"recency ends at t = {recency:.4g}" if recency > 0 else "there is no recency at any depth"
         raise ValueError(
             f"The profile at beta = {beta:g}, lam = {lam:g}, t = {time:g}, M = {vocab_size:g} has no interior "
-            f"minimum, so that there is no U to move (recency ends at t = {float(start.recency_time):.4g})."
+            f"minimum, so that there is no U to move ({ends})."
         )
     p = jnp.asarray([float(value) for value in point.values()])
     n_modes = round_up(required_modes(float(beta), p.dtype), 8)

@@ -114,3 +114,16 @@ def test_priors_that_are_none(changes, message):
 def test_priors_are_shown():
     assert "flat in log(beta), 0.01 to 10" in str(Priors())
     assert "half-normal, standard deviation 0.15" in str(PRIORS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta_range": (0.01, 1000.0)}, r"`beta_range` must lie within \(1e-08, 600.0\)"),
+        ({"lam_range": (0.0, 1e308)}, r"`lam_range` must lie within \(-400.0, 400.0\)"),
+        ({"contrast_spread": 1e200}, "`contrast_spread` must lie within"),
+    ],
+)
+def test_priors_beyond_double_precision_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Priors(**change)

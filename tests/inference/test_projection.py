@@ -157,3 +157,14 @@ def test_gradient_is_that_of_differences():
             for s in (1, -1)
         )
         assert float(got[k]) == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-6)
+
+
+@pytest.mark.parametrize("lam", [100.0, 200.0, 400.0])
+def test_steep_shapes_are_no_flat_ones(lam):
+    """At beta = 8 the shape over these positions is that of its first point alone, whatever lam."""
+    curve = RetrievalCurve([0.05, 0.25, 0.5, 0.75, 0.95], [0.7, 0.5, 0.42, 0.44, 0.5], 500)
+    data, _ = stack_curves([curve], 1.0, 8, required_modes(8.0))
+    # Weighted scatter of the other four points round their mean.
+    weight, accuracy = curve.standard_error[1:] ** -2, curve.accuracy[1:]
+    expected = np.sum(weight * (accuracy - np.average(accuracy, weights=weight)) ** 2)
+    assert float(chi_squared(jnp.asarray(8.0), jnp.asarray(lam), data)) == pytest.approx(expected, rel=1e-9)

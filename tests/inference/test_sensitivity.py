@@ -107,3 +107,24 @@ def test_location_by_another_root_finder():
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         u_sensitivity(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("covariance", "message"),
+    [
+        ([[1.0, 2.0], [0.0, 1.0]], "must be symmetric"),
+        ([[1.0, np.nan], [np.nan, 1.0]], "must be symmetric, and finite"),
+        ([[np.nan, 0.0], [0.0, 1.0]], "must be symmetric, and finite"),
+        ([[1.0, 5.0], [5.0, 1.0]], "no negative eigenvalue"),
+    ],
+)
+def test_matrices_that_are_no_covariance_are_refused(covariance, message):
+    with pytest.raises(ValueError, match=message):
+        u_sensitivity(1.0, 1.0, 1.0).standard_errors(covariance)
+
+
+def test_biases_beyond_what_is_resolved_are_refused():
+    with pytest.raises(ValueError, match="`lam` must be at most 600"):
+        u_sensitivity(1.0, 800.0, 1.0)
+    with pytest.raises(ValueError, match="`lam` must be at most 1000"):
+        phase_diagram(1.0, 3e4, 1.0)
