@@ -111,14 +111,12 @@ def standardise(
     values: Float[Array, " position"], present: Float[Array, " position"], others: Float[Array, " other"]
 ) -> tuple[Float[Array, " position"], Float[Array, " other"]]:
     """Scale S_t to mean 0 and standard deviation 1 over the positions that are present; others go along."""
-    total, tiny = jnp.sum(present), jnp.finfo(values.dtype).tiny
+    total = jnp.sum(present)
     center = jnp.sum(present * values) / total
-    distance = present * (values - center)
-    # Squares of a steep shape's values, e^{-lam (1 - s)} of its scale, would vanish.
-    size = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(distance)), tiny))
+    variance = jnp.sum(present * (values - center) ** 2) / total
     # A shape without spread stays flat; the guard is far below any spread that matters.
-    spread = jnp.sqrt(jnp.maximum(jnp.sum(present * (distance / size) ** 2) / total, tiny**0.5))
-    return distance / size / spread, (others - center) / size / spread
+    spread = jnp.sqrt(jnp.maximum(variance, jnp.finfo(values.dtype).tiny ** 0.5))
+    return present * (values - center) / spread, (others - center) / spread
 
 
 def integrate_nuisances(
