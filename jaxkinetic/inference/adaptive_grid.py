@@ -100,7 +100,9 @@ def shortest_interval(edges, share, whole, value_of, level):
     centres = (edges[1:] + edges[:-1]) / 2
     fine = np.unique(np.concatenate([np.linspace(a, b, 17) for a, b in itertools.pairwise(edges)]))
     middle, width = (fine[1:] + fine[:-1]) / 2, np.diff(fine)
-    density = np.interp(middle, centres, share / np.diff(edges))
+    # Straight lines between logarithms: between those of the density, wide cells in the tails would hold too much.
+    logarithm = np.log(np.maximum(share / np.diff(edges), np.finfo(float).tiny))
+    density = np.exp(np.interp(middle, centres, logarithm))
     order = np.argsort(density)[::-1]
     held = np.cumsum((density * width)[order])
     kept = order[: int(np.searchsorted(held, level * held[-1])) + 1]

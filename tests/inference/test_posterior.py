@@ -90,6 +90,21 @@ def test_a_grid_of_few_cells_adapts_to_a_narrow_posterior():
     assert ((coarse.beta > beta.low) & (coarse.beta < beta.high)).sum() > 10
 
 
+@pytest.mark.parametrize("n", [32, 64])
+def test_intervals_on_few_cells_are_those_of_a_bell(n):
+    """The tails have wide cells: an interval that took from them more than they hold was 14 per cent too wide."""
+    priors = Priors(beta_range=(1.0, 4.0), lam_range=(2.0, 15.0), contrast_spread=0.3)
+    for seed in range(3):
+        posterior = curve_posterior(planted(10, 20_000, seed), vocab_size=VOCAB, priors=priors, grid=(n, n))
+        for name in ("beta", "lam"):
+            edges, share = posterior.marginal(name)
+            ends, flat = posterior.intervals[name], np.log if name == "beta" else np.arcsinh
+            centres = (flat(edges[1:]) + flat(edges[:-1])) / 2
+            spread = np.sqrt(share @ centres**2 - (share @ centres) ** 2)
+            bell = 2 * stats.norm.ppf(0.95) * spread
+            assert flat(ends.high) - flat(ends.low) == pytest.approx(bell, rel=0.03)
+
+
 def test_depths_and_vocabularies_are_weighed_by_their_evidence():
     curve, options = planted(10, 400), {"priors": PRIORS, "grid": (96, 96)}
     both = curve_posterior(curve, time=[0.5, 1.0], vocab_size=[3, 6], **options)
