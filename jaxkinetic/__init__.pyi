@@ -1,5 +1,7 @@
 """The public names; each is loaded on first use."""
 
+__version__: str
+
 from .inference import (
     CurveFit,
     DesignedWeights,

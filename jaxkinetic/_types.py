@@ -11,7 +11,7 @@ Axes, by the letter that stands for them in shapes:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax.numpy as jnp
@@ -26,8 +26,10 @@ __all__ = [
     "Scalar",
     "as_float",
     "as_floats",
+    "as_numbers",
     "check_angles",
     "check_at_least",
+    "check_choice",
     "check_finite",
     "check_increasing",
     "check_positions",
@@ -60,6 +62,16 @@ def as_floats(x: Any) -> Shaped[Array, "..."]:
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise ValueError(f"A real number was expected, but the dtype is {x.dtype}.")
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+
+
+def as_numbers(name: str, value: Any) -> np.ndarray:
+    """Convert what is known now to an array in double precision; refuse what is no number."""
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"Argument `{name}` must be a number or several, but is {value!r}.") from None
 
 
 def is_concrete(*values: Any) -> bool:
@@ -134,6 +146,13 @@ def check_increasing(name: str, value: Any) -> None:
             f"Argument `{name}` must be a non-empty one-dimensional array, but has shape {np.shape(value)}."
         )
     _check(name, value, "increase strictly", lambda x: x[1:] > x[:-1])
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Refuse what is not one of the names that there are."""
+    known = tuple(choices)
+    if value not in known:
+        raise ValueError(f"Argument `{name}` must be one of {', '.join(known)}, but is {value!r}.")
 
 
 def check_angles(name: str, value: Any) -> None:

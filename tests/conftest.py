@@ -27,8 +27,20 @@ def _share_and_speed_up_compilation() -> None:
         os.environ["XLA_FLAGS"] = quick["XLA_FLAGS"]
 
 
+def _take_cores_of_its_own(worker: int, n_workers: int) -> None:
+    """Pin a worker to its share of the cores: threads that wait for one another must not wait for other workers."""
+    if hasattr(os, "sched_setaffinity"):
+        mine = sorted(os.sched_getaffinity(0))[worker::n_workers]
+        if mine:
+            os.sched_setaffinity(0, mine)
+
+
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _share_and_speed_up_compilation()
+else:
+    _take_cores_of_its_own(
+        int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    )
 
 import hypothesis
 import jax

@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -51,6 +52,11 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, fold
     assert "\n" not in error
     assert list(folder.iterdir()) == []
     return error
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.strip() == importlib.metadata.version("jaxkinetic") == jk.__version__
 
 
 @pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)])

@@ -62,8 +62,11 @@ def test_a_target_is_followed_by_another_family(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sigma,value\n0.1,1\n", "must have columns position and value"),
-        ("position,value\n0.1,x\n", "must hold numbers"),
+        ("sigma,value\n0.1,1\n", "target.csv must have a column position."),
+        ("position,value\n", "target.csv must have rows, but has none"),
+        ("position,value\n0.1,x\n", "target.csv, row 2: value must be a number, but is 'x'"),
+        ("position,value\n0.1,1\n0.2,nan\n", "target.csv, row 3: value must be a number, but is 'nan'"),
+        ("position,value\n0.1,1\n0.2,1\n0.1,2\n", "target.csv must have one value for each position, but 0.1"),
     ],
 )
 def test_targets_that_cannot_be_read_are_one_line(

@@ -4,6 +4,7 @@ import sys
 
 import tyro
 
+from jaxkinetic import __version__
 from jaxkinetic.cli.common import explain
 from jaxkinetic.cli.design import design
 from jaxkinetic.cli.estimate import estimate
@@ -24,9 +25,14 @@ app.command(sweep, name="sweep", help="Run, watch, draw and extend grids of esti
 
 def main() -> None:
     """Run the command line; errors in what the user gave are one line and exit code 2."""
+    if sys.argv[1:] == ["--version"]:
+        print(__version__)
+        return
     try:
         app.cli(
-            prog="jaxkinetic", description="Causal self-attention as interacting particles: lost in the middle."
+            prog="jaxkinetic",
+            description="Causal self-attention as interacting particles: lost in the middle. "
+            "`jaxkinetic --version` prints the version.",
         )
     except (ValueError, OSError, ImportError) as error:
         sys.exit(_fail(str(error)))

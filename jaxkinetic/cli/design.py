@@ -93,24 +93,23 @@ def design(
 
 
 def _read_target(path: Path) -> tuple[Any, Any]:
-    import csv
-
     import numpy as np
 
-    try:
-        # Spreadsheets write a byte order mark, people spaces after commas.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
-    except UnicodeDecodeError:
-        raise ValueError(f"File {path} is not text.") from None
-    rows = [{str(k).strip(): v for k, v in row.items()} for row in rows]
-    if not rows or not {"position", "value"} <= rows[0].keys():
-        raise ValueError(f"File {path} must have columns position and value, and at least one row.")
-    try:
-        found = np.array(sorted((float(row["position"]), float(row["value"])) for row in rows))
-    except (TypeError, ValueError):
-        raise ValueError(f"File {path} must hold numbers in columns position and value.") from None
-    return found[:, 0], found[:, 1]
+    from jaxkinetic.inference.csv_table import number, open_table
+
+    columns = ("position", "value")
+    with open_table(path) as reader:
+        missing = [name for name in columns if name not in (reader.fieldnames or [])]
+        if missing:
+            raise ValueError(f"File {path} must have a column {' and '.join(missing)}.")
+        rows = [[number(row, name, f"{path}, row {reader.line_num}") for name in columns] for row in reader]
+    if not rows:
+        raise ValueError(f"File {path} must have rows, but has none.")
+    positions, values = np.array(sorted(rows)).T
+    if np.any(np.diff(positions) == 0):
+        repeated = positions[:-1][np.diff(positions) == 0][0]
+        raise ValueError(f"File {path} must have one value for each position, but {repeated:g} has several.")
+    return positions, values
 
 
 def _estimate(

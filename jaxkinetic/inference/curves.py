@@ -1,8 +1,7 @@
 """Measured retrieval curves: the published ones, and a user's own from CSV."""
 
 import csv
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from jaxkinetic._types import check_at_least
+from jaxkinetic._types import check_at_least, check_choice
+from jaxkinetic.inference.csv_table import number, open_table, table
 
 _DATASETS = ("liu2024",)
 _POSITION_OFFSET = 0.5
@@ -130,9 +130,8 @@ def load_curves(
     curves = _load(dataset)
     for what, wanted in (("model", model), ("task", task)):
         attribute = "name" if what == "model" else what
-        known = sorted({getattr(c, attribute) for c in curves})
-        if wanted is not None and wanted not in known:
-            raise ValueError(f"Argument `{what}` must be one of {', '.join(known)}, but is {wanted!r}.")
+        if wanted is not None:
+            check_choice(what, wanted, sorted({getattr(c, attribute) for c in curves}))
     return [c for c in curves if model in (None, c.name) and task in (None, c.task)]
 
 
@@ -174,18 +173,14 @@ def read_curves(path: str | Path, n_items: int | None = None) -> list[RetrievalC
         ValueError: on missing columns or values that cannot be right; the message names file and row.
         FileNotFoundError: if there is no such file.
     """
-    # Spreadsheets begin their files with a byte order mark.
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        try:
-            return _parse(csv.DictReader(file), str(path), n_items)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"File {path} must be a CSV table in UTF-8, but: {error}.") from None
+    with open_table(path) as reader:
+        return _parse(reader, str(path), n_items)
 
 
 def _load(dataset: str) -> list[RetrievalCurve]:
-    _check_dataset(dataset)
+    check_choice("dataset", dataset, _DATASETS)
     with resources.files("jaxkinetic.inference").joinpath(f"data/{dataset}.csv").open(encoding="utf-8") as file:
-        return _parse(csv.DictReader(file), dataset, None)
+        return _parse(table(file), dataset, None)
 
 
 def by_model(curves: Iterable[RetrievalCurve]) -> list[list[RetrievalCurve]]:
@@ -196,25 +191,26 @@ def by_model(curves: Iterable[RetrievalCurve]) -> list[list[RetrievalCurve]]:
     return list(groups.values())
 
 
-def check_curves(curves: Sequence[Any]) -> None:
-    """Refuse what is not a list of curves of two positions or more."""
-    if not curves:
+def as_curves(curves: Any) -> list[RetrievalCurve]:
+    """List one curve or several, of two positions or more, that are not all constant."""
+    given = [curves] if isinstance(curves, RetrievalCurve) else curves
+    if not isinstance(given, Iterable):
+        raise ValueError(f"Argument `curves` must be a RetrievalCurve or several, but is {curves!r}.")
+    found = list(given)
+    if not found:
         raise ValueError("Argument `curves` must hold at least one curve, but is empty.")
-    for curve in curves:
+    for curve in found:
         if not isinstance(curve, RetrievalCurve):
             raise ValueError(f"Argument `curves` must hold RetrievalCurve, but holds {type(curve).__name__}.")
         if curve.sources.size < 2:
             raise ValueError(f"Argument `curves` must hold curves of 2 positions at least; {curve.label} has 1.")
-
-
-def _check_dataset(dataset: str) -> None:
-    if dataset not in _DATASETS:
-        raise ValueError(f"Argument `dataset` must be one of {', '.join(_DATASETS)}, but is {dataset!r}.")
+    if all(np.ptp(c.accuracy) == 0 for c in found):
+        raise ValueError("Argument `curves` must vary with position, but every curve is constant.")
+    return found
 
 
 def _parse(reader: csv.DictReader, where: str, n_items: int | None) -> list[RetrievalCurve]:
-    columns = [c.strip() for c in reader.fieldnames or []]
-    reader.fieldnames = columns
+    columns = list(reader.fieldnames or [])
     position = next((c for c in ("sigma", "position") if c in columns), None)
     accuracy = next((c for c in ("accuracy", "accuracy_percent") if c in columns), None)
     if position is None or accuracy is None:
@@ -228,24 +224,24 @@ def _parse(reader: csv.DictReader, where: str, n_items: int | None) -> list[Retr
     groups: dict[tuple, list[tuple[float, float, float | None]]] = {}
     for row in reader:
         place = f"{where}, row {reader.line_num}"
-        items = _number(row, "n_items", place) if row.get("n_items") else n_items
+        items = number(row, "n_items", place) if row.get("n_items") else n_items
         if items is not None and (items < 1 or items != int(items)):
             raise ValueError(f"{place}: n_items must be a positive integer, but is {items:g}.")
-        value = _number(row, position, place)
+        value = number(row, position, place)
         if position == "position":
             if items is None:
                 raise ValueError(f"{place}: n_items is missing.")
             if value != int(value) or not 0 <= value < items:
                 raise ValueError(f"{place}: position must be an integer from 0 to {items - 1:g}, but is {value:g}.")
             value = (value + _POSITION_OFFSET) / items
-        questions = _number(row, "n_questions", place) if row.get("n_questions") else None
+        questions = number(row, "n_questions", place) if row.get("n_questions") else None
         key = (
             row.get("model") or "",
             row.get("task") or "",
             None if items is None else int(items),
             row.get("source") or "",
         )
-        groups.setdefault(key, []).append((value, _number(row, accuracy, place), questions))
+        groups.setdefault(key, []).append((value, number(row, accuracy, place), questions))
     if not groups:
         raise ValueError(f"File {where} must have rows, but has none.")
     percent = accuracy == "accuracy_percent"
@@ -269,17 +265,6 @@ def _curve(key: tuple, rows: list[tuple[float, float, float | None]], percent: b
         )
     except ValueError as error:
         raise ValueError(f"File {where}: {error}") from None
-
-
-def _number(row: dict[str, Any], column: str, place: str) -> float:
-    text = row.get(column)
-    try:
-        value = float(text) if text is not None else math.nan
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{place}: {column} must be a number, but is {text!r}.")
-    return value
 
 
 def _as_fractions(accuracy: np.ndarray, where: str = "Argument `accuracy`") -> np.ndarray:

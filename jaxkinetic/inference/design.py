@@ -22,6 +22,7 @@ from jaxkinetic._types import (
     Scalar,
     as_float,
     check_at_least,
+    check_choice,
     check_finite,
     check_positions,
     check_positive,
@@ -206,19 +207,18 @@ def _search(family, starts, rates, time, sources, target, mean_distance, vocab_s
 
 
 def _family(name: str, n_knots: int, n_terms: int, mean_distance: float) -> Family:
+    check_choice("family", name, FAMILIES)
     if name == "spline":
         return SplineFamily(n_knots)
     if name == "exponentials":
         check_at_least("n_terms", n_terms, 2)
         return ExponentialFamily(n_terms)
-    if name == "power-law":
-        if mean_distance >= 0.5:
-            raise ValueError(
-                "Argument `mean_distance` must be below 1/2 for power laws, which favour what is near, but is "
-                f"{float(mean_distance):g}."
-            )
-        return PowerFamily()
-    raise ValueError(f"Argument `family` must be one of {', '.join(FAMILIES)}, but is {name!r}.")
+    if mean_distance >= 0.5:
+        raise ValueError(
+            "Argument `mean_distance` must be below 1/2 for power laws, which favour what is near, but is "
+            f"{float(mean_distance):g}."
+        )
+    return PowerFamily()
 
 
 def _check_target(target: Any, sources: Any) -> tuple[np.ndarray, np.ndarray]:

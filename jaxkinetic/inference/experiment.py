@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxkinetic._types import check_finite, check_level, check_positions, check_positive, round_up
+from jaxkinetic._types import check_choice, check_finite, check_level, check_positions, check_positive, round_up
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import ALiBi, ExpCosine, required_modes
 
@@ -58,6 +58,7 @@ class PlannedExperiment:
 
     def describe(self, name: str) -> str:
         """Value and expected standard error in words, with "unidentified" where there is none."""
+        check_choice("name", name, PARAMETERS)
         value = float(self.theta[PARAMETERS.index(name)])
         if not self.identified[name]:
             return f"{value:.4g}, unidentified"

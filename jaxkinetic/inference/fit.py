@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkinetic._types import check_at_least, check_level, check_positive
+from jaxkinetic._types import check_at_least, check_choice, check_level, check_positive
 from jaxkinetic.inference import search
-from jaxkinetic.inference.curves import RetrievalCurve, check_curves
+from jaxkinetic.inference.curves import RetrievalCurve, as_curves
 from jaxkinetic.inference.intervals import Interval, Profile, profile_intervals, threshold
 from jaxkinetic.inference.projection import CurveData, lines, shapes, stack_curves
 from jaxkinetic.inference.search import FREE, Range, Surface
@@ -87,6 +87,7 @@ class CurveFit:
 
     def describe(self, name: str) -> str:
         """Interval of "beta" or "lam" in words, with "unidentified" where the data leave it open."""
+        check_choice("name", name, self.intervals)
         interval = self.intervals[name]
         if interval.closed:
             return f"in {interval} ({100 * self.level:g} %)"
@@ -165,7 +166,7 @@ def fit_curves(
         ValueError: if there are no curves, fewer positions than parameters, curves some of which have
             n_questions and some not, constant curves only, or ranges that cannot be searched.
     """
-    curves = [curves] if isinstance(curves, RetrievalCurve) else list(curves)
+    curves = as_curves(curves)
     check_problem(curves, time, vocab_size)
     check_level(level)
     bounds = check_ranges(beta_range, lam_range)
@@ -235,7 +236,6 @@ def check_ranges(beta_range: tuple[float, float], lam_range: tuple[float, float]
 
 
 def _check_curves(curves) -> None:
-    check_curves(curves)
     if len({c.n_questions is None for c in curves}) > 1:
         raise ValueError("Argument `curves` must have n_questions in every curve or in none.")
     n_points, n_parameters = sum(c.sources.size for c in curves), 2 + 2 * len(curves)
@@ -244,8 +244,6 @@ def _check_curves(curves) -> None:
             f"Argument `curves` must have at least as many positions as parameters, but has {n_points} "
             f"positions for {n_parameters} parameters (beta, lam, and two per curve)."
         )
-    if all(np.ptp(c.accuracy) == 0 for c in curves):
-        raise ValueError("Argument `curves` must vary with position, but every curve is constant.")
 
 
 def _minimum(whole: Surface, data: CurveData, bounds: Range) -> tuple[float, float, float]:

@@ -24,6 +24,7 @@ from jax.scipy.special import log_ndtr, ndtr, xlogy
 from jax.scipy.stats import norm
 from jaxtyping import Float
 
+from jaxkinetic._types import as_numbers, check_type
 from jaxkinetic.inference.curves import RetrievalCurve
 from jaxkinetic.inference.outlook import Outlook, cut_normal
 from jaxkinetic.inference.posterior_summary import Posterior
@@ -103,13 +104,14 @@ def next_measurement(posterior: Posterior, n_questions: Any = None, sources: Any
         ValueError: if a number of questions is below 1 or so large that the draws of the posterior do not resolve
             its noise, or a position is outside (0, 1].
     """
+    check_type("posterior", posterior, Posterior)
     asked = float(np.median(np.asarray(posterior.curves[0].n_questions)))
-    counts = np.unique(np.asarray((asked, 4 * asked) if n_questions is None else n_questions, dtype=float))
+    counts = np.unique(as_numbers("n_questions", (asked, 4 * asked) if n_questions is None else n_questions))
     if not counts.size or not np.all(np.isfinite(counts) & (counts >= 1)):
         raise ValueError(f"Argument `n_questions` must be at least 1, but is {counts}.")
     ends = np.array([(0.5 / c.n_items, 1 - 0.5 / c.n_items) if c.n_items else (0.0, 1.0) for c in posterior.curves])
     even = np.linspace(max(ends.min(), 0.5 / _POSITIONS), min(ends.max(), 1 - 0.5 / _POSITIONS), _POSITIONS)
-    at = np.asarray(even if sources is None else sources, dtype=float)
+    at = as_numbers("sources", even if sources is None else sources)
     if at.ndim != 1 or not at.size or not np.all((at > 0) & (at <= 1)):
         raise ValueError(f"Argument `sources` must lie in (0, 1], but is {at}.")
     known = posterior.outlook((np.arange(_DRAWS) + 0.5) / _DRAWS, at)

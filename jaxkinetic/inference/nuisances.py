@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar, check_finite, check_positive
+from jaxkinetic._types import Scalar, as_numbers, check_finite, check_positive
 
 
 class LinePriors(NamedTuple):
@@ -61,8 +61,11 @@ class Priors:
     contrast_spread: float = 0.2
 
     def __post_init__(self):
-        check_positive("beta_range", np.asarray(self.beta_range))
-        check_finite("lam_range", np.asarray(self.lam_range))
+        for name in _LIMITS:
+            if np.shape(getattr(self, name)) != (2,):
+                raise ValueError(f"Argument `{name}` must be two numbers, but is {getattr(self, name)!r}.")
+        check_positive("beta_range", as_numbers("beta_range", self.beta_range))
+        check_finite("lam_range", as_numbers("lam_range", self.lam_range))
         for name, (least, most) in _LIMITS.items():
             low, high = getattr(self, name)
             if not low < high:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkinetic._types import check_at_least, check_level, check_positive, round_up
+from jaxkinetic._types import as_numbers, check_at_least, check_level, check_positive, check_type, round_up
 from jaxkinetic.inference.adaptive_grid import (
     adapt,
     centres_of,
@@ -27,7 +27,7 @@ from jaxkinetic.inference.adaptive_grid import (
     shortest_interval,
 )
 from jaxkinetic.inference.coordinates import ends_of_rows, lam_at, lam_of_v, ranges, v_of
-from jaxkinetic.inference.curves import RetrievalCurve, check_curves
+from jaxkinetic.inference.curves import RetrievalCurve, as_curves
 from jaxkinetic.inference.fit import goodness
 from jaxkinetic.inference.grid_likelihood import log_likelihood
 from jaxkinetic.inference.nuisances import Priors, alternative_columns, linear_evidence
@@ -71,11 +71,12 @@ def curve_posterior(
         ValueError: if there are no curves, curves without n_questions, constant curves only, arguments out of
             range, priors that exclude the data, or a grid too coarse for the likelihood.
     """
-    curves = [curves] if isinstance(curves, RetrievalCurve) else list(curves)
-    priors = priors or Priors()
-    times = np.atleast_1d(np.asarray(time, dtype=float))
-    sizes = [int(m) if float(m) == int(m) else m for m in np.atleast_1d(vocab_size).tolist()]
-    _check(curves, times, sizes, level, grid)
+    curves = as_curves(curves)
+    priors = Priors() if priors is None else priors
+    check_type("priors", priors, Priors)
+    times, sizes = _weighed("time", time), _weighed("vocab_size", vocab_size)
+    sizes = [int(m) if m.is_integer() else m for m in sizes.tolist()]
+    _check(curves, sizes, level, grid)
     grid = (int(grid[0]), int(grid[1]))
     n_modes = round_up(required_modes(priors.beta_range[1], np.float64), 4)
     data = [stack_curves(curves, t, m, n_modes)[0] for t, m in itertools.product(times.tolist(), sizes)]
@@ -162,28 +163,31 @@ def _adapted(data: Sequence[CurveData], priors: Priors, grid: tuple[int, int]) -
     return _Grid(u, lam, rows, edges, likelihood, found)
 
 
-def _check(curves, times, sizes, level, grid):
+def _check(curves, sizes, level, grid):
     if jnp.result_type(float) != jnp.float64:
         raise ValueError(
             "Posteriors need double precision: call `jax.config.update('jax_enable_x64', True)` first "
             "(the command line does)."
         )
-    _check_curves(curves)
-    check_positive("time", times)
+    for curve in curves:
+        if curve.n_questions is None:
+            raise ValueError(f"Argument `curves` must have n_questions, but {curve.label} has none.")
     for m in sizes:
         check_at_least("vocab_size", m, 2)
     check_level(level)
+    if np.shape(grid) != (2,):
+        raise ValueError(f"Argument `grid` must be two numbers, of values of beta and of lam, but is {grid!r}.")
     for n in grid:
         check_at_least("grid", n, 16)
 
 
-def _check_curves(curves):
-    check_curves(curves)
-    for curve in curves:
-        if curve.n_questions is None:
-            raise ValueError(f"Argument `curves` must have n_questions, but {curve.label} has none.")
-    if all(np.ptp(c.accuracy) == 0 for c in curves):
-        raise ValueError("Argument `curves` must vary with position, but every curve is constant.")
+def _weighed(name, values):
+    """Values of t or M that share the prior's probability."""
+    values = np.atleast_1d(as_numbers(name, values))
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"Argument `{name}` must hold one value or several, but has shape {values.shape}.")
+    check_positive(name, values)
+    return values
 
 
 def _alternative(name, curves, priors):

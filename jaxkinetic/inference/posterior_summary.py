@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkinetic._types import check_at_least, check_level
+from jaxkinetic._types import as_numbers, check_at_least, check_choice, check_level
 from jaxkinetic.inference.adaptive_grid import column_marginal, prior_share
 from jaxkinetic.inference.coordinates import lam_of_v, ranges
 from jaxkinetic.inference.curves import RetrievalCurve
@@ -71,6 +71,7 @@ class Posterior:
         Returns:
             Edges of cells (n + 1,) for beta and lam, values (n,) for the others; and their probabilities (n,).
         """
+        check_choice("name", name, ("beta", "lam", "time", "vocab_size"))
         if name == "beta":
             return np.exp(self._rows), self.mass.sum(axis=(0, 1, 3))
         if name == "lam":
@@ -78,12 +79,11 @@ class Posterior:
             return lam_of_v(edges, self.priors), share
         if name == "time":
             return self.times, self.mass.sum(axis=(1, 2, 3))
-        if name == "vocab_size":
-            return self.vocab_sizes, self.mass.sum(axis=(0, 2, 3))
-        raise ValueError(f"Argument `name` must be one of beta, lam, time, vocab_size, but is {name!r}.")
+        return self.vocab_sizes, self.mass.sum(axis=(0, 2, 3))
 
     def describe(self, name: str) -> str:
         """Interval of "beta" or "lam" in words, with "unidentified" where the data leave it open."""
+        check_choice("name", name, self.intervals)
         shown = f"{self.intervals[name]} ({100 * self.level:.0f} %)"
         return shown if self.identified[name] else f"unidentified, {shown}"
 
@@ -111,7 +111,8 @@ class Posterior:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Low end, median and high end of the predicted accuracy of one of the curves, each (S,).
 
-        Every parameter is drawn from its posterior (2000 draws, always the same).
+        Every parameter is drawn from its posterior (2000 draws, always the same). The model does not know that an
+        accuracy ends at 1: far from where the curve was measured its band may.
 
         Args:
             curve: one of the curves.
@@ -129,8 +130,8 @@ class Posterior:
         index = next((i for i, c in enumerate(self.curves) if c is curve), None)
         if index is None:
             raise ValueError("Argument `curve` must be one of the posterior's curves; see `.curves`.")
-        wanted = curve.sources if sources is None else np.asarray(sources, dtype=float)
-        if wanted.ndim != 1 or not np.all((wanted > 0) & (wanted <= 1)):
+        wanted = curve.sources if sources is None else as_numbers("sources", sources)
+        if wanted.ndim != 1 or not wanted.size or not np.all((wanted > 0) & (wanted <= 1)):
             raise ValueError(f"Argument `sources` must lie in (0, 1], but is {wanted}.")
         rng = np.random.default_rng(0)
         found = self.outlook((np.arange(_DRAWS) + rng.random()) / _DRAWS, wanted)

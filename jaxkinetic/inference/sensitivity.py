@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar, check_finite, check_positive, round_up
+from jaxkinetic._types import Scalar, as_numbers, check_choice, check_finite, check_positive, check_scalar, round_up
 from jaxkinetic.inference.phase import phase_diagram
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import ALiBi, ExpCosine, required_modes
@@ -53,10 +53,13 @@ class Sensitivity:
 
     def value(self, quantity: str) -> float:
         """Value of one of `QUANTITIES`."""
+        check_choice("quantity", quantity, QUANTITIES)
         return float(self.values[QUANTITIES.index(quantity)])
 
     def derivative(self, quantity: str, parameter: str) -> float:
         """Derivative of one of `QUANTITIES` in one of `PARAMETERS`."""
+        check_choice("quantity", quantity, QUANTITIES)
+        check_choice("parameter", parameter, PARAMETERS)
         return float(self.derivatives[QUANTITIES.index(quantity), PARAMETERS.index(parameter)])
 
     def standard_errors(self, covariance: Any) -> Float[np.ndarray, " quantity"]:
@@ -67,7 +70,7 @@ class Sensitivity:
                 `PlannedExperiment.covariance[:2, :2]`. An infinite variance makes every quantity that depends on
                 it infinitely uncertain.
         """
-        given = np.asarray(covariance, dtype=float)
+        given = as_numbers("covariance", covariance)
         if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= len(PARAMETERS):
             raise ValueError(
                 f"Argument `covariance` must be square, of up to {len(PARAMETERS)} parameters, but has shape "
@@ -102,6 +105,7 @@ def u_sensitivity(beta: float, lam: float, time: float, vocab_size: float = 8, e
     """
     point = {"beta": beta, "lam": lam, "time": time, "vocab_size": vocab_size}
     for name, value in point.items():
+        check_scalar(name, value)
         (check_finite if name == "lam" else check_positive)(name, value)
     if not 0 < edge < 0.5:
         raise ValueError(f"Argument `edge` must lie in (0, 1/2), but is {edge}.")

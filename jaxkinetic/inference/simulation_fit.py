@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import PRNGKeyArray, check_at_least, check_level, check_positive
-from jaxkinetic.inference.curves import RetrievalCurve
+from jaxkinetic._types import PRNGKeyArray, check_at_least, check_choice, check_level, check_positive
+from jaxkinetic.inference.curves import RetrievalCurve, as_curves
 from jaxkinetic.inference.experiment import spectrum
 from jaxkinetic.inference.fit import check_problem, check_ranges, fit_curves, goodness
 from jaxkinetic.inference.projection import stack_curves
@@ -110,6 +110,7 @@ class SimulationFit:
 
     def describe(self, name: str) -> str:
         """Value and standard error in words, with "unidentified" where the curves do not bound it."""
+        check_choice("name", name, self.identified)
         value = float(getattr(self, name))
         if not self.identified[name]:
             return f"{value:.4g}, unidentified"
@@ -228,7 +229,7 @@ def fit_by_simulation(
             or a checkpoint that is damaged or of another configuration.
         RuntimeError: if the kernel's modes do not resolve a beta that the steps reach, or values are not finite.
     """
-    curves = [curves] if isinstance(curves, RetrievalCurve) else list(curves)
+    curves = as_curves(curves)
     check_problem(curves, time, vocab_size)
     bounds = check_ranges(beta_range, lam_range)
     check_at_least("n_tokens", n_tokens, 2)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jaxkinetic._types import as_numbers, check_type
 from jaxkinetic.retrieval.estimate import ProfileEstimate
 
 
@@ -50,9 +51,10 @@ def window_means(estimate: ProfileEstimate, edges: Any) -> WindowMeans:
     Raises:
         ValueError: on edges that do not increase, a window without sources, or an estimate that is not joint.
     """
-    ends = np.asarray(edges, dtype=float)
+    check_type("estimate", estimate, ProfileEstimate)
+    ends = as_numbers("edges", edges)
     if ends.ndim != 1 or ends.size < 2 or not np.all(np.diff(ends) > 0):
-        raise ValueError(f"Argument `edges` must increase, but is {ends}.")
+        raise ValueError(f"Argument `edges` must be two or more ends that increase, but is {ends}.")
     inside = (estimate.sources >= ends[:-1, None]) & (estimate.sources < ends[1:, None])
     if not inside.any(axis=1).all():
         empty = int(np.argmin(inside.any(axis=1)))

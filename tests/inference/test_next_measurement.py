@@ -149,12 +149,23 @@ def test_a_curve_has_no_points_beyond_its_items():
     assert np.all(np.isfinite(found.information[1]))
 
 
+def test_where_no_curve_has_an_item_there_is_no_best_point():
+    curve = planted(5, 300, 0.3)
+    short = RetrievalCurve(curve.sources, curve.accuracy, curve.n_questions, n_items=5)
+    found = next_measurement(curve_posterior(short, vocab_size=VOCAB, priors=PRIORS, grid=(32, 32)), 300, [0.95])
+    assert np.all(np.isnan(found.information))
+    assert "no position lies between its first and last item" in str(found)
+    with pytest.raises(ValueError, match="Argument `sources` had no position between the first and the last item"):
+        found.best()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"n_questions": 0}, "Argument `n_questions` must be at least 1"),
         ({"n_questions": [100, np.nan]}, "Argument `n_questions` must be at least 1"),
         ({"n_questions": 1e9}, "Argument `n_questions` is too large"),
+        ({"n_questions": "12"}, "Argument `n_questions` must be a number or several, but is '12'"),
         ({"sources": [0.0]}, "Argument `sources` must lie in"),
         ({"sources": []}, "Argument `sources` must lie in"),
     ],

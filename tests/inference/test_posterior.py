@@ -1,4 +1,5 @@
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -382,8 +383,25 @@ def test_a_grid_too_coarse_for_a_thin_ridge_says_so():
 def test_bad_types():
     with pytest.raises(ValueError, match="must hold RetrievalCurve, but holds float"):
         curve_posterior([1.0], vocab_size=VOCAB)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="Argument `vocab_size` must be an integer"):
-        curve_posterior(planted(4), vocab_size=2.5)  # pyright: ignore[reportArgumentType]
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"vocab_size": 2.5}, "`vocab_size` must be an integer, but is 2.5"),
+        ({"vocab_size": np.nan}, "`vocab_size` must be positive and finite"),
+        ({"time": []}, r"`time` must hold one value or several, but has shape \(0,\)"),
+        ({"time": "deep"}, "`time` must be a number or several, but is 'deep'"),
+        ({"grid": 16}, "`grid` must be two numbers, of values of beta and of lam, but is 16"),
+        ({"priors": {}}, "`priors` must be a Priors, but is dict"),
+    ]
+    for options, message in bad:
+        with pytest.raises(ValueError, match=f"Argument {message}"):
+            curve_posterior(planted(4), **options)
+    with pytest.raises(ValueError, match="Argument `curves` must be a RetrievalCurve or several, but is 3"):
+        curve_posterior(3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"Argument `beta_range` must be two numbers, but is \(1,\)"):
+        Priors(beta_range=(1,))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="Argument `name` must be one of beta, lam, but is 'x'"):
+        wide().describe("x")
+    with pytest.raises(ValueError, match=r"Argument `sources` must lie in \(0, 1\], but is \[\]"):
+        wide().predict(wide().curves[0], [])
 
 
 def test_other_curves_cannot_be_predicted():

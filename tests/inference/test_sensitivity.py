@@ -80,6 +80,8 @@ def test_errors_by_the_delta_method_are_those_of_a_sample():
     assert np.all(got.standard_errors(np.diag([np.inf, 1.0])) == np.inf)
     with pytest.raises(ValueError, match="Argument `covariance` must be square, of up to 4 parameters"):
         got.standard_errors(np.eye(5))
+    with pytest.raises(ValueError, match="Argument `quantity` must be one of location, depth"):
+        got.value("loc")
 
 
 def test_location_by_another_root_finder():
@@ -100,6 +102,7 @@ def test_location_by_another_root_finder():
         ((1.0, 1.0, 0.0), "Argument `time` must be positive"),
         ((1.0, 1.0, 1.0, 1.0), "Argument `vocab_size` must be at least 2"),
         ((1.0, 1.0, 1.0, 8.0, 0.5), r"Argument `edge` must lie in \(0, 1/2\)"),
+        (([1.0, 2.0], 1.0, 1.0), "Argument `beta` must be a scalar"),
         ((1.0, -1.0, 1.0), "no interior minimum"),
         ((1.0, 1.0, 2.9), "no interior minimum, so that there is no U to move \\(recency ends at t = 2.457"),
     ],

@@ -30,8 +30,8 @@ def test_means_and_their_errors_are_those_of_the_sources(estimate):
 @pytest.mark.parametrize(
     ("edges", "message"),
     [
-        ([0.5, 0.2], "`edges` must increase"),
-        ([0.5], "`edges` must increase"),
+        ([0.5, 0.2], "`edges` must be two or more ends that increase"),
+        ([0.5], "`edges` must be two or more ends that increase"),
         ([0.1, 0.15, 0.9], r"`edges` must leave a source in every window, but \[0.1, 0.15\) has none"),
     ],
 )
