@@ -69,11 +69,14 @@ def _executables_of_one_file() -> Iterator[None]:
 _compiled = {"quickly": False}
 
 
-@pytest.fixture(autouse=True)
-def _compiled_quickly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile without XLA's costly passes where a test computes little, in the programs that it starts as well."""
-    quick = not {"slow", "optimized"} & set(request.keywords)
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(quick)))
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Compile without XLA's costly passes where a test computes little, in the programs that it starts as well.
+
+    A fixture would come after those of the whole file, which compute with what the test before was given.
+    """
+    quick = not {"slow", "optimized"} & set(item.keywords)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
     if quick != _compiled["quickly"]:
         # The last digit of what was compiled the other way may differ from that of the programs that are started.
         jax.clear_caches()

@@ -1,4 +1,4 @@
-"""Tables in CSV files as spreadsheets and people write them: byte order marks, spaces after commas, in headers."""
+"""Tables in CSV files as spreadsheets and people write them: byte order marks, spaces in headers."""
 
 import csv
 import math
@@ -25,7 +25,7 @@ def open_table(path: str | Path) -> Iterator[csv.DictReader]:
 
 def table(file: Iterable[str]) -> csv.DictReader:
     """Rows of an open file under the names in its header."""
-    reader = csv.DictReader(file, skipinitialspace=True)
+    reader = csv.DictReader(file)
     reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
     return reader
 

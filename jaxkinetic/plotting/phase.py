@@ -9,6 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter
 
 from jaxkinetic.inference.phase import PhaseDiagram
@@ -36,9 +37,11 @@ def plot_phase_section(section: PhaseDiagram, against: Literal["lam", "beta"], a
     if np.isfinite(depth).any():
         lines = ax.contour(across, time, depth, levels=_DEPTHS, colors="white", linewidths=0.9)
         longest = [max(segments, key=len) for segments in lines.allsegs if segments]
-        ax.clabel(
-            lines, fmt="%g", fontsize=8, inline=False, manual=[tuple(s[len(s) // 2]) for s in longest if len(s)]
-        )
+        # Each label further along its line than the one before, lest they meet where lines are close.
+        along = np.linspace(0.2, 0.8, len(longest))
+        places = [tuple(s[int(x * len(s))]) for s, x in zip(longest, along, strict=True) if len(s)]
+        for label in ax.clabel(lines, fmt="%g", fontsize=8, inline=False, manual=places):
+            label.set(path_effects=[withStroke(linewidth=2, foreground="0.25")], zorder=4)
     edge, proved = np.asarray(section.recency_time)[:, 0], np.asarray(section.theorem_time)[:, 0]
     ax.plot(across[:, 0], edge, color=COLOURS[1], lw=2.4)
     ax.plot(across[:, 0], proved, color="black", lw=1.4, ls="--")

@@ -8,7 +8,7 @@ from jaxkinetic.inference import RetrievalCurve
 from tests.inference import oracle
 
 BETA, LAM = 1.5, 4.0
-LENGTHS = (40, 48, 56)
+LENGTHS = (16, 20, 24)
 OFFSETS, SLOPES = (0.5, 0.45, 0.4), (0.1, 0.2, 0.3)
 
 

@@ -102,7 +102,6 @@ def test_location_by_another_root_finder():
         ((1.0, 1.0, 0.0), "Argument `time` must be positive"),
         ((1.0, 1.0, 1.0, 1.0), "Argument `vocab_size` must be at least 2"),
         ((1.0, 1.0, 1.0, 8.0, 0.5), r"Argument `edge` must lie in \(0, 1/2\)"),
-        (([1.0, 2.0], 1.0, 1.0), "Argument `beta` must be a scalar"),
         ((1.0, -1.0, 1.0), "no interior minimum"),
         ((1.0, 1.0, 2.9), "no interior minimum, so that there is no U to move \\(recency ends at t = 2.457"),
     ],
@@ -110,6 +109,12 @@ def test_location_by_another_root_finder():
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         u_sensitivity(*arguments)
+
+
+@pytest.mark.usefixtures("as_installed")
+def test_bad_types():
+    with pytest.raises(ValueError, match="Argument `beta` must be a scalar"):
+        u_sensitivity([1.0, 2.0], 1.0, 1.0)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

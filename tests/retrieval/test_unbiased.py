@@ -16,7 +16,7 @@ from jaxkinetic.particles import ensemble
 from jaxkinetic.particles.ensemble import run_ensemble
 from jaxkinetic.retrieval.estimators import CONTROLS, ESTIMATORS
 from jaxkinetic.retrieval.profile_ensemble import prepare_profile, with_steps
-from tests.limit.laws import SMOOTH
+from tests.limit.laws import CODEWORDS, SMOOTH
 
 MODEL = jk.CausalAttention(jk.ExpCosine(1.2), jk.ALiBi(0.7))
 # One step: estimators agree on what that step does, exactly.
@@ -89,6 +89,7 @@ def _large_batches(monkeypatch):
     [
         (UNIFORM, "soft", 4, 9, FEW, (NAIVE, REDRAW, SLOPES)),
         (SMOOTH, "soft", 4, 9, FEW, (NAIVE, REDRAW, SLOPES)),
+        (CODEWORDS, "soft", 3, 9, FEW, (("naive", 524288), ("glauber", 32768))),
     ],
     ids=lambda x: x if isinstance(x, str | int) else type(x).__name__,
 )
