@@ -68,13 +68,16 @@ def _table(found: "Sensitivity", planned: "PlannedExperiment") -> str:
     names = ("beta", "lam", "t", "M")
     errors = found.standard_errors(planned.covariance[:2, :2])
     lines = [
-        f"{'':<12}{'value':>10}{'planned +-':>12}" + "".join(f"{f'd/d{n}':>12}" for n in names) + "   elasticities"
+        f"{'':<12}{'value':>10}{'planned +-':>12}"
+        + "".join(f"{f'd/d{n}':>12}" for n in names)
+        + "".join(f"{f'el. {n}':>11}" for n in names)
     ]
     for i, quantity in enumerate(QUANTITIES):
         slopes = "".join(f"{d:>12.4g}" for d in found.derivatives[i])
-        shares = "".join(f"{e:>9.3g}" for e in found.elasticities[i])
+        shares = "".join(f"{e:>11.3g}" for e in found.elasticities[i])
         error = f"{errors[i]:.2g}" if np.isfinite(errors[i]) else "blind"
-        lines.append(f"{quantity:<12}{found.values[i]:>10.4g}{error:>12}{slopes}   {shares}")
+        lines.append(f"{quantity:<12}{found.values[i]:>10.4g}{error:>12}{slopes}{shares}")
+    lines.append("el.         elasticity (p / q) dq / dp: per cent of a quantity's own value, whatever its sign")
     lines.append(f"planned     {planned.sources.size} positions, {planned.n_questions[0]:g} questions each")
     lines += [f"  {name:<10}{planned.describe(name)}" for name in PARAMETERS]
     return "\n".join(lines)
