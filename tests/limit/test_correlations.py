@@ -257,8 +257,8 @@ def test_particles_approach_the_cross_correlation(law, n_modes):
 
     Modes of theta_N(1) against e^{i theta} at 0.3, in units of the largest of eight. Four modes say all that four
     codewords have to say. Modes 3 and 4 of the smooth law are farther off, by the correction of order 1 / N
-    that the next test resolves: 9.5 +- 0.8 and 11.1 +- 1.4 per cent in 64000 prompts of N = 64, 3.6 +- 0.7 and
-    4.6 +- 1.2 in 24000 of N = 256.
+    that the next test resolves: 8.8 +- 0.4 and 10.1 +- 0.7 per cent of the limit at the token's own position in
+    256000 prompts of N = 64, 2.6 +- 0.4 and 3.6 +- 0.7 in 84000 of N = 256.
     """
     exact = solve_correlations(MODEL, law, [1.0], 0.3).cross(1.0, 1.0)
     scale = np.abs(exact[:8]).max()
