@@ -4,9 +4,16 @@ The public names stand in `__init__.pyi`, from which they are loaded on first us
 need not wait for JAX.
 """
 
-from importlib.metadata import version
+from typing import Any
 
 import lazy_loader
 
-__version__ = version(__name__)
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version(__name__)
+    return _load(name)

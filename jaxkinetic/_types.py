@@ -27,6 +27,7 @@ __all__ = [
     "as_float",
     "as_floats",
     "as_numbers",
+    "as_positions",
     "check_angles",
     "check_at_least",
     "check_choice",
@@ -72,6 +73,14 @@ def as_numbers(name: str, value: Any) -> np.ndarray:
         return np.asarray(value, dtype=float)
     except (TypeError, ValueError):
         raise ValueError(f"Argument `{name}` must be a number or several, but is {value!r}.") from None
+
+
+def as_positions(name: str, value: Any) -> np.ndarray:
+    """Convert to positions sigma that are known now, (S,) in (0, 1]; refuse what is none."""
+    at = as_numbers(name, value)
+    if at.ndim != 1 or not at.size or not np.all((at > 0) & (at <= 1)):
+        raise ValueError(f"Argument `{name}` must lie in (0, 1], but is {at}.")
+    return at
 
 
 def is_concrete(*values: Any) -> bool:

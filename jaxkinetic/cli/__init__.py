@@ -4,7 +4,7 @@ import sys
 
 import tyro
 
-from jaxkinetic import __version__
+import jaxkinetic
 from jaxkinetic.cli.common import explain
 from jaxkinetic.cli.design import design
 from jaxkinetic.cli.estimate import estimate
@@ -26,7 +26,7 @@ app.command(sweep, name="sweep", help="Run, watch, draw and extend grids of esti
 def main() -> None:
     """Run the command line; errors in what the user gave are one line and exit code 2."""
     if sys.argv[1:] == ["--version"]:
-        print(__version__)
+        print(jaxkinetic.__version__)
         return
     try:
         app.cli(

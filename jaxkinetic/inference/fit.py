@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkinetic._types import check_at_least, check_choice, check_level, check_positive
+from jaxkinetic._types import as_positions, check_at_least, check_choice, check_level, check_positive
 from jaxkinetic.inference import search
 from jaxkinetic.inference.curves import RetrievalCurve, as_curves
 from jaxkinetic.inference.intervals import Interval, Profile, profile_intervals, threshold
@@ -122,9 +122,7 @@ class CurveFit:
         index = next((i for i, c in enumerate(self.curves) if c is curve), None)
         if index is None:
             raise ValueError("Argument `curve` must be one of the fitted curves; see `.curves`.")
-        wanted = curve.sources if sources is None else np.asarray(sources, dtype=float)
-        if wanted.ndim != 1 or not np.all((wanted > 0) & (wanted <= 1)):
-            raise ValueError(f"Argument `sources` must lie in (0, 1], but is {wanted}.")
+        wanted = curve.sources if sources is None else as_positions("sources", sources)
         # Padded to few shapes, so that a notebook's many calls compile once.
         b, v, r = (jnp.asarray(np.pad(x, (0, -x.size % 64), mode="edge")) for x in (beta, lam, left))
         everywhere = np.pad(wanted, (0, -wanted.size % 64), mode="edge")

@@ -24,7 +24,7 @@ from jax.scipy.special import log_ndtr, ndtr, xlogy
 from jax.scipy.stats import norm
 from jaxtyping import Float
 
-from jaxkinetic._types import as_numbers, check_type
+from jaxkinetic._types import as_numbers, as_positions, check_type
 from jaxkinetic.inference.curves import RetrievalCurve
 from jaxkinetic.inference.outlook import Outlook, cut_normal
 from jaxkinetic.inference.posterior_summary import Posterior
@@ -111,9 +111,7 @@ def next_measurement(posterior: Posterior, n_questions: Any = None, sources: Any
         raise ValueError(f"Argument `n_questions` must be at least 1, but is {counts}.")
     ends = np.array([(0.5 / c.n_items, 1 - 0.5 / c.n_items) if c.n_items else (0.0, 1.0) for c in posterior.curves])
     even = np.linspace(max(ends.min(), 0.5 / _POSITIONS), min(ends.max(), 1 - 0.5 / _POSITIONS), _POSITIONS)
-    at = as_numbers("sources", even if sources is None else sources)
-    if at.ndim != 1 or not at.size or not np.all((at > 0) & (at <= 1)):
-        raise ValueError(f"Argument `sources` must lie in (0, 1], but is {at}.")
+    at = as_positions("sources", even if sources is None else sources)
     known = posterior.outlook((np.arange(_DRAWS) + 0.5) / _DRAWS, at)
     found = np.stack(
         [np.stack([_of_curve(known, i, n) for n in counts], axis=1) for i in range(len(posterior.curves))]

@@ -61,12 +61,11 @@ class Priors:
     contrast_spread: float = 0.2
 
     def __post_init__(self):
-        for name in _LIMITS:
-            if np.shape(getattr(self, name)) != (2,):
-                raise ValueError(f"Argument `{name}` must be two numbers, but is {getattr(self, name)!r}.")
-        check_positive("beta_range", as_numbers("beta_range", self.beta_range))
-        check_finite("lam_range", as_numbers("lam_range", self.lam_range))
         for name, (least, most) in _LIMITS.items():
+            given = as_numbers(name, getattr(self, name))
+            if given.shape != (2,):
+                raise ValueError(f"Argument `{name}` must be two numbers, but is {getattr(self, name)!r}.")
+            (check_positive if name == "beta_range" else check_finite)(name, given)
             low, high = getattr(self, name)
             if not low < high:
                 raise ValueError(f"Argument `{name}` must increase, but is {(low, high)}.")

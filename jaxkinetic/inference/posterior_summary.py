@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxkinetic._types import as_numbers, check_at_least, check_choice, check_level
+from jaxkinetic._types import as_positions, check_at_least, check_choice, check_level
 from jaxkinetic.inference.adaptive_grid import column_marginal, prior_share
 from jaxkinetic.inference.coordinates import lam_of_v, ranges
 from jaxkinetic.inference.curves import RetrievalCurve
@@ -130,9 +130,7 @@ class Posterior:
         index = next((i for i, c in enumerate(self.curves) if c is curve), None)
         if index is None:
             raise ValueError("Argument `curve` must be one of the posterior's curves; see `.curves`.")
-        wanted = curve.sources if sources is None else as_numbers("sources", sources)
-        if wanted.ndim != 1 or not wanted.size or not np.all((wanted > 0) & (wanted <= 1)):
-            raise ValueError(f"Argument `sources` must lie in (0, 1], but is {wanted}.")
+        wanted = curve.sources if sources is None else as_positions("sources", sources)
         rng = np.random.default_rng(0)
         found = self.outlook((np.arange(_DRAWS) + rng.random()) / _DRAWS, wanted)
         parts = found.mean[:, index], found.covariance[:, index], rng.random(_DRAWS), rng.standard_normal(_DRAWS)
