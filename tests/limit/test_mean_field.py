@@ -392,7 +392,8 @@ def test_resolution_is_found_where_the_first_does_not_serve():
     law = DensityPrompts(lambda s: 0.45 * jnp.exp(-6j * s)[None])
     field = solve_mean_field(MODEL, law, [0.6])
     assert field.states.shape[1] > 33
-    fine = solve_mean_field(MODEL, law, [0.6], resolution=Resolution(129, modes=128))
+    # From 96 modes on rounding leaves up to 1e-11 in the last ones, which is the tolerance.
+    fine = solve_mean_field(MODEL, law, [0.6], resolution=Resolution(97, modes=80))
     np.testing.assert_allclose(field.modes(0.6, SIGMA)[:, :16], fine.modes(0.6, SIGMA)[:, :16], rtol=0, atol=1e-10)
 
 
