@@ -18,6 +18,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Float
 
+from jaxkinetic._show import Shown
 from jaxkinetic._types import (
     Scalar,
     as_float,
@@ -47,8 +48,8 @@ _STEPS = 400
 _HELD = 1e-9
 
 
-@dataclasses.dataclass(frozen=True)
-class DesignedWeights:
+@dataclasses.dataclass(frozen=True, repr=False)
+class DesignedWeights(Shown):
     """Positional weights, their profile, and that of ALiBi at the same mean attention distance.
 
     Attributes:

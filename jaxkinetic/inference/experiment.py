@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxkinetic._show import Shown
 from jaxkinetic._types import check_choice, check_finite, check_level, check_positions, check_positive, round_up
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import ALiBi, ExpCosine, required_modes
@@ -25,8 +26,8 @@ PARAMETERS = ("beta", "lam", "c0", "c1")
 _RANK_TOLERANCE = 1e-12
 
 
-@dataclasses.dataclass(frozen=True)
-class PlannedExperiment:
+@dataclasses.dataclass(frozen=True, repr=False)
+class PlannedExperiment(Shown):
     """Expected information of one curve about theta = (beta, lam, c0, c1).
 
     Attributes:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkinetic._show import Shown
 from jaxkinetic._types import as_positions, check_at_least, check_choice, check_level, check_positive
 from jaxkinetic.inference import search
 from jaxkinetic.inference.curves import RetrievalCurve, as_curves
@@ -41,8 +42,8 @@ class Alternative:
     aic: float
 
 
-@dataclasses.dataclass(frozen=True)
-class CurveFit:
+@dataclasses.dataclass(frozen=True, repr=False)
+class CurveFit(Shown):
     """Result of `fit_curves`.
 
     Attributes:

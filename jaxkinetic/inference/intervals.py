@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from jaxkinetic._show import Shown
 from jaxkinetic.inference import search
 from jaxkinetic.inference.projection import CurveData
 from jaxkinetic.inference.search import FIXED_BETA, FIXED_LAM, LANES, Polished, Range, Surface
@@ -46,8 +47,8 @@ class Interval:
         return f"[{low}, {high}]"
 
 
-@dataclasses.dataclass(frozen=True)
-class Profile:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Profile(Shown):
     """Smallest chi-squared along one parameter, and where in (beta, lam) it lies.
 
     Attributes:

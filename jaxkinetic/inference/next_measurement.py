@@ -24,6 +24,7 @@ from jax.scipy.special import log_ndtr, ndtr, xlogy
 from jax.scipy.stats import norm
 from jaxtyping import Float
 
+from jaxkinetic._show import Shown
 from jaxkinetic._types import as_numbers, as_positions, check_type
 from jaxkinetic.inference.curves import RetrievalCurve
 from jaxkinetic.inference.outlook import Outlook, cut_normal
@@ -35,8 +36,8 @@ _NODES, _PANEL, _MOST_PANELS = 16, 6.0, 256
 _QUANTILES = 32
 
 
-@dataclasses.dataclass(frozen=True)
-class NextMeasurement:
+@dataclasses.dataclass(frozen=True, repr=False)
+class NextMeasurement(Shown):
     """Expected information of one more point, in nats: the region of (beta, lam) shrinks by about e^{-information}.
 
     Attributes:

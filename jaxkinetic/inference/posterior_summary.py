@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkinetic._show import Shown
 from jaxkinetic._types import as_positions, check_at_least, check_choice, check_level
 from jaxkinetic.inference.adaptive_grid import column_marginal, prior_share
 from jaxkinetic.inference.coordinates import lam_of_v, ranges
@@ -18,8 +19,8 @@ from jaxkinetic.inference.projection import CurveData
 _DRAWS = 2000
 
 
-@dataclasses.dataclass(frozen=True)
-class Posterior:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Posterior(Shown):
     """Posterior of (beta, lam) on a grid, and over t and M where several were given.
 
     Attributes:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._show import Shown
 from jaxkinetic._types import Scalar, as_numbers, check_choice, check_finite, check_positive, check_scalar, round_up
 from jaxkinetic.inference.phase import phase_diagram
 from jaxkinetic.limit import closed_form
@@ -27,8 +28,8 @@ _LARGEST_LAM = 600.0
 QUANTITIES = ("location", "depth", "primacy", "recency", "asymmetry")
 
 
-@dataclasses.dataclass(frozen=True)
-class Sensitivity:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Sensitivity(Shown):
     """The U at one point p = (beta, lam, t, M), and what moves it.
 
     Attributes:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._show import Shown
 from jaxkinetic._types import PRNGKeyArray, check_at_least, check_choice, check_level, check_positive
 from jaxkinetic.inference.curves import RetrievalCurve, as_curves
 from jaxkinetic.inference.experiment import spectrum
@@ -39,8 +40,8 @@ _BLIND_ERROR = 1.0
 _MEMORY = 2.0**28
 
 
-@dataclasses.dataclass(frozen=True)
-class SimulationFit:
+@dataclasses.dataclass(frozen=True, repr=False)
+class SimulationFit(Shown):
     """Result of `fit_by_simulation`.
 
     Attributes:

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float
 from tqdm import tqdm
 
+from jaxkinetic._show import Shown
 from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
 
 BLOCK = 32
@@ -27,8 +28,8 @@ _LARGEST = 8192
 Statistic = Callable[[Any, PRNGKeyArray], Float[Array, " statistic"]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Moments:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Moments(Shown):
     """Count, mean and sum of squared deviations of an ensemble; merging them is exact.
 
     Attributes:

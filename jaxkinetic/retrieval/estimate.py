@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jaxkinetic._show import Shown
 from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
 from jaxkinetic.model import CausalAttention, PromptLaw
 from jaxkinetic.particles.ensemble import BLOCK, Moments, check_first, local_devices
@@ -20,8 +21,8 @@ from jaxkinetic.retrieval.steps import settle_ensemble
 from jaxkinetic.retrieval.window import Accuracy, level
 
 
-@dataclasses.dataclass(frozen=True)
-class ProfileEstimate:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ProfileEstimate(Shown):
     """A retrieval profile S_N(sigma_0) from particles.
 
     Attributes:

@@ -10,6 +10,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxkinetic._show import Shown
 from jaxkinetic._types import (
     Scalar,
     as_float,
@@ -87,7 +88,7 @@ def _profile_of_any_weights(model, kernels, time, vocab_size, sources):
     return RetrievalProfile(sources, chance, values, vocab_size)
 
 
-class UShape(eqx.Module):
+class UShape(Shown, eqx.Module):
     """Shape of the retrieval profile of uniform prompts.
 
     Attributes:

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jaxkinetic._show import Shown
 from jaxkinetic._types import as_numbers, check_type
 from jaxkinetic.retrieval.estimate import ProfileEstimate
 
 
-@dataclasses.dataclass(frozen=True)
-class WindowMeans:
+@dataclasses.dataclass(frozen=True, repr=False)
+class WindowMeans(Shown):
     """Means over windows of sources.
 
     Attributes:
