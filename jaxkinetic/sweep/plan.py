@@ -1,4 +1,4 @@
-"""What a sweep will take: work, memory and time, from its numbers and a pilot of one point."""
+"""What a sweep will take: work, memory and time, from its numbers and pilots."""
 
 import dataclasses
 import time
@@ -19,6 +19,8 @@ from jaxkinetic.sweep.run import STEP_PROMPTS, extended
 from jaxkinetic.sweep.store import PointState, check_same, read_store
 from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps, runs
 
+# Points whose variance is asked of one block of prompts each; others are taken for the nearest of these.
+_PILOTS = 32
 T = TypeVar("T")
 
 
@@ -29,7 +31,7 @@ class SweepPlan:
     Attributes:
         n_points: points of the grid.
         n_left: points that are not done.
-        n_prompts: prompts left; with a target error as many as the pilot's variance asks for.
+        n_prompts: prompts left; with a target error as many as the pilots' variances ask for.
         most_prompts: the most that the target may take.
         evaluations: velocities of single tokens left: prompts times tokens times evaluations of (1.1).
         memory: bytes on each device.
@@ -77,7 +79,8 @@ def plan_sweep(
 ) -> SweepPlan:
     """Say what a sweep will take, less what its store already has; nothing is written.
 
-    One point of middle size is compiled and timed on one block of prompts.
+    One point of middle size is compiled and timed on one block of prompts. With a target error up to 32 points,
+    spread over the grid, run one block each, and the others are expected to vary as the nearest of these.
 
     Args:
         config: what to compute.
@@ -134,12 +137,13 @@ def _plan(
         return SweepPlan(len(points), 0, 0, 0, 0.0, 0.0, config.n_steps or 0, 0.0, 0, 0.0)
     pilot = _measure(config, [point for point, _ in left], memory, devices)
     known = [(point.time, state.n_steps) for point, state in left if state] or [(pilot.point.time, pilot.n_steps)]
+    seen = _variances(config, left, pilot, known, memory, devices)
     workers = len(devices) * jax.process_count()
     counts, most, work = [], 0, 0.0
     for point, state in left:
         done = 0 if state is None else state.moments.count
         n_steps = expected_steps(config, point, known) if state is None else state.n_steps
-        expected = expected_prompts(config, pilot.moments if state is None else state.moments)
+        expected = expected_prompts(config, _nearest(seen, point) if state is None else state.moments)
         counts.append(max(expected - done, 0))
         most += (config.max_prompts or config.n_prompts or 0) - done
         work += counts[-1] * evaluations(config, point, n_steps)
@@ -182,6 +186,32 @@ def _measure(config: SweepConfig, points: list[Point], memory: float, devices: S
     compilation = max(first - 3 * once, 0.0) + max(first_preparation - preparation, 0.0)
     rate = BLOCK * evaluations(config, point, n_steps) / once
     return _Pilot(point, n_steps, Moments.of(values), rate, compilation, preparation)
+
+
+def _variances(
+    config: SweepConfig,
+    left: list[tuple[Point, PointState | None]],
+    pilot: _Pilot,
+    known: Sequence[tuple[float, int]],
+    memory: float,
+    devices: Sequence[Any],
+) -> dict[tuple[int, ...], Moments]:
+    """Moments of points that have begun, and of the first block of others, if a target error asks for them."""
+    seen = {pilot.point.index: pilot.moments} | {p.index: state.moments for p, state in left if state is not None}
+    fresh = [point for point, _ in left if point.index not in seen]
+    if config.standard_error is None or not fresh:
+        return seen
+    key = jax.random.key(config.seed)
+    for i in np.unique(np.linspace(0, len(fresh) - 1, _PILOTS).round().astype(int)):
+        point = fresh[i]
+        n_steps = expected_steps(config, point, known)
+        seen[point.index] = Moments.of(config.prepare(point).pilot(n_steps, key, 0, memory, devices))
+    return seen
+
+
+def _nearest(seen: dict[tuple[int, ...], Moments], point: Point) -> Moments:
+    """Moments of the point that is the fewest steps of the grid away."""
+    return seen[min(seen, key=lambda index: sum(abs(a - b) for a, b in zip(index, point.index, strict=True)))]
 
 
 def _timed(action: Callable[[], T]) -> tuple[T, float]:

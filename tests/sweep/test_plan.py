@@ -48,6 +48,36 @@ def test_planned_work_is_what_a_run_counts(tmp_path: Path, monkeypatch: pytest.M
     jax.clear_caches()
 
 
+def test_prompts_to_a_target_follow_the_variance_of_each_point(tmp_path: Path):
+    """Sixteen times the variance at four times the tokens: no one point speaks for the others."""
+    config = TINY.replace(
+        time=1.0, lam=[0.0, 1.0], n_tokens=[8, 16, 32], n_prompts=None, standard_error=0.3, max_prompts=2**15,
+        n_steps=4,
+    )  # fmt: skip
+    plan = jk.plan_sweep(config)
+    jk.run_sweep(config, tmp_path / "s")
+    taken = jk.open_sweep(tmp_path / "s")["count"].squeeze().sum("lam").to_numpy()
+    assert taken[-1] > 8 * taken[0]
+    assert abs(plan.n_prompts / taken.sum() - 1) < 0.3
+    assert plan.n_prompts < plan.most_prompts == 6 * 2**15
+
+
+def test_points_that_were_not_tried_vary_as_the_nearest(monkeypatch: pytest.MonkeyPatch):
+    """With as many pilots as corners, the points between are taken for one of these."""
+    monkeypatch.setattr("jaxkinetic.sweep.plan._PILOTS", 2)
+    config = TINY.replace(
+        time=1.0, n_tokens=[8, 9, 31, 32], n_prompts=None, standard_error=0.3, max_prompts=2**15, n_steps=4
+    )
+    few, seen = jk.plan_sweep(config), []
+    monkeypatch.setattr("jaxkinetic.sweep.plan._PILOTS", 32)
+    monkeypatch.setattr(
+        "jaxkinetic.sweep.plan._nearest", lambda known, point: seen.append(point) or known[point.index]
+    )
+    every = jk.plan_sweep(config)
+    assert len(seen) == 4
+    assert 0.7 < few.n_prompts / every.n_prompts < 1.4
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak when told")
 @pytest.mark.parametrize(("estimator", "n_tokens"), [("naive", 8192), ("adjoint", 2048)])
