@@ -1,10 +1,12 @@
 """Two questions that the theorems leave open, answered from particles with error bars.
 
-    python scripts/finite_n.py            # about ten minutes; writes notebooks/figures/finite_n.png
+    python scripts/finite_n.py            # about half an hour; writes notebooks/figures/finite_n.png
 
-Does the U hold at N = 100 to 1000 tokens, and what happens at and past the smallness condition (1.22)? At beta =
-lambda = 1, M = 8 the condition holds up to t = 2.237, and the limit loses its recency at 2.457. Profiles are
-averaged over twentieths of the prompt, with the joint covariance of the sources in them.
+Does the U hold at N = 100 to 1000 tokens, and what happens at and past the smallness condition (1.22),
+t sup a_n <= min(3 - sqrt 3, 2 (1 - e^{-lam}))? At lam = 0.3 its second side binds, at lam = 1 both do, at lam = 6
+the first; the limit loses its recency later than all of them, at t a(8) = 2 (1 - e^{-lam}). Profiles are averaged
+over twentieths of the prompt, their rise from the last tenth but one to the last, with the joint covariance of the
+sources.
 """
 
 import dataclasses
@@ -16,97 +18,161 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import jaxkinetic as jk
+from jaxkinetic.inference.phase import phase_edges
 from jaxkinetic.plotting import COLOURS, MARKERS
 
-SIZES = (100, 300, 1000)
-TIMES = (1.0, 2.0, 2.23, 2.45, 3.0)
+LAMS = (0.3, 1.0, 6.0)
+PROMPTS = {100: 32768, 300: 8192, 1000: 2048}
 FIGURE = Path(__file__).parents[1] / "notebooks" / "figures" / "finite_n.png"
-_BINS = np.linspace(0, 1, 21)
+_TWENTIETHS, _TENTHS = np.linspace(0, 1, 21), np.linspace(0, 1, 11)
+
+
+# From particles, its standard error, in the limit.
+Number = tuple[float, float, float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Binned:
-    """A profile averaged over parts of the prompt.
+class Change:
+    """How far means over parts of the prompt are above one of them, in per cent (of logarithms).
 
     Attributes:
-        centres: mean position of the sources of each part.
-        values: mean of S_N over them.
-        covariance: of the means.
-        limit: mean of S_t over the same sources.
+        values: from particles, per part.
+        errors: standard errors, from the joint covariance.
+        limit: of S_t at the same sources.
     """
 
-    centres: np.ndarray
     values: np.ndarray
-    covariance: np.ndarray
+    errors: np.ndarray
     limit: np.ndarray
 
-    @property
-    def errors(self) -> np.ndarray:
-        """Standard errors of the means."""
-        return np.sqrt(np.diag(self.covariance))
-
-    def rise(self, part: int, above: int) -> tuple[float, float, float]:
-        """Mean of one part less that of another: from particles, its standard error, in the limit."""
-        contrast = np.zeros(self.values.size)
-        contrast[part] += 1
-        contrast[above] -= 1
-        error = np.sqrt(contrast @ self.covariance @ contrast)
-        return float(contrast @ self.values), float(error), float(contrast @ self.limit)
-
-    def primacy(self) -> tuple[float, float, float]:
-        """How far the first twentieth is above the one where the limit is lowest."""
-        return self.rise(0, int(np.argmin(self.limit)))
-
-    def recency(self) -> tuple[float, float, float]:
-        """How far the profile rises over the last fifth of the prompt."""
-        return self.rise(-1, -5)
+    def at(self, part: int) -> Number:
+        """Of one part."""
+        return float(self.values[part]), float(self.errors[part]), float(self.limit[part])
 
 
-def binned(model: jk.CausalAttention, time: float, n_tokens: int, n_prompts: int, seed: int = 0) -> Binned:
-    """Estimate the profile of uniform prompts, M = 8, and average it over the parts of the prompt."""
+def change(
+    estimate: jk.ProfileEstimate, edges: np.ndarray, model: jk.CausalAttention, time: float, part: int | None
+) -> Change:
+    """Compare the means over parts with those of one part, where the limit is lowest if it is None."""
+    means = jk.window_means(estimate, edges)
+    every = np.asarray(jk.retrieval_profile(model, time, 8, estimate.sources).values)
+    window = np.digitize(estimate.sources, edges[1:-1])
+    limit = np.bincount(window, every) / np.bincount(window)
+    part = int(np.argmin(limit)) if part is None else part
+    jacobian = np.diag(1 / means.values)
+    jacobian[:, part] -= 1 / means.values[part]
+    errors = np.sqrt(np.diag(jacobian @ means.covariance @ jacobian.T))
+    return Change(100 * np.log(means.values / means.values[part]), 100 * errors, 100 * np.log(limit / limit[part]))
+
+
+def verdict(found: Number) -> str:
+    """Whether a change is seen above its error, at 95 per cent."""
+    return "cannot tell" if abs(found[0]) <= 1.96 * found[1] else "rises" if found[0] > 0 else "falls"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What is asked of one profile.
+
+    Attributes:
+        profile: twentieths, above the one where the limit is lowest.
+        primacy: of the first twentieth above that one.
+        recency: of the last tenth above the one before.
+    """
+
+    profile: Change
+    primacy: Number
+    recency: Number
+
+
+def shape_of(model: jk.CausalAttention, time: float, n_tokens: int, n_prompts: int) -> Shape:
+    """Estimate the profile of uniform prompts, M = 8."""
     found = jk.estimate_profile(
-        model, time, 8, n_tokens, n_prompts, jax.random.key(seed), joint=True, progress=True
+        model, time, 8, n_tokens, n_prompts, jax.random.key(n_tokens), joint=True, progress=True
     )
-    part = np.digitize(found.sources, _BINS[1:-1], right=True)
-    mean = (part[None, :] == np.arange(_BINS.size - 1)[:, None]).astype(float)
-    mean /= mean.sum(axis=1, keepdims=True)
-    limit = np.asarray(jk.retrieval_profile(model, time, 8, found.sources).values)
-    return Binned(mean @ found.sources, mean @ found.values, mean @ found.covariance @ mean.T, mean @ limit)
+    profile, end = change(found, _TWENTIETHS, model, time, None), change(found, _TENTHS, model, time, -2)
+    return Shape(profile, profile.at(0), end.at(-1))
 
 
-def draw(ax: Axes, found: dict[int, Binned]) -> None:
-    """Draw the limit and the profiles of every N, with 95 per cent error bars."""
-    last = found[max(found)]
-    ax.plot(last.centres, last.limit, color="0.2", lw=1.6, label=r"limit $S_t$")
-    for k, (n_tokens, profile) in enumerate(found.items()):
-        x = profile.centres + 0.008 * (k - 1)
+def depths(lam: float) -> tuple[tuple[float, ...], float, float]:
+    """Half the condition's depth, at it, half way to the end of recency, and past that; the condition, the end."""
+    recency, theorem = (float(x) for x in phase_edges(1.0, lam, 8))
+    return (0.5 * theorem, theorem, (theorem + recency) / 2, 1.15 * recency), theorem, recency
+
+
+def draw_profiles(ax: Axes, shapes: dict[int, Shape]) -> None:
+    """Profiles of every N above the limit's lowest part, with 95 per cent error bars."""
+    centres = (_TWENTIETHS[1:] + _TWENTIETHS[:-1]) / 2
+    limit = shapes[max(shapes)].profile.limit
+    ax.plot(centres, limit, color="0.2", lw=1.6, label="limit")
+    for k, (n_tokens, shape) in enumerate(shapes.items()):
         ax.errorbar(
-            x, profile.values, 1.96 * profile.errors, color=COLOURS[k], fmt=MARKERS[k], ms=3.5, capsize=1.5, lw=1,
-            label=f"N = {n_tokens}",
+            centres + 0.007 * (k - 1), shape.profile.values, 1.96 * shape.profile.errors, color=COLOURS[k],
+            fmt=MARKERS[k], ms=3.5, capsize=1.5, lw=1, label=f"N = {n_tokens}",
         )  # fmt: skip
+    ax.axhline(0, color="0.6", lw=0.8)
     ax.set(xlim=(0, 1), xlabel=r"position of the source $\sigma_0$")
+
+
+def draw_recency(ax: Axes, lam: float, found: dict[float, dict[int, Shape]]) -> None:
+    """Rise of the last tenth against depth, of the limit and of particles with 95 per cent error bars."""
+    times, theorem, recency = depths(lam)
+    t = np.linspace(0.45 * theorem, 1.05 * times[-1], 80)
+    model, sources = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(lam)), (np.arange(500) + 0.5) / 500
+    tenths = [np.asarray(jk.retrieval_profile(model, x, 8, sources).values).reshape(10, 50).mean(1) for x in t]
+    ax.plot(t, [100 * np.log(x[-1] / x[-2]) for x in tenths], color="0.2", lw=1.6, label="limit")
+    for k, n_tokens in enumerate(PROMPTS):
+        rise, error, _ = np.array([found[x][n_tokens].recency for x in times]).T
+        ax.errorbar(
+            np.asarray(times) + 0.015 * times[-1] * (k - 1), rise, 1.96 * error, color=COLOURS[k], fmt=MARKERS[k],
+            ms=4, capsize=2, lw=1, label=f"N = {n_tokens}",
+        )  # fmt: skip
+    ax.axhline(0, color="0.6", lw=0.8)
+    ax.axvline(theorem, color="0.4", ls="--", lw=1, label="condition (1.22)")
+    ax.axvline(recency, color="0.4", ls=":", lw=1.4, label="the limit loses its recency")
+    side = r"2 (1 - e^{-\lambda})$" if lam < 1.005 else r"3 - \sqrt{3}$"
+    ax.set(xlabel="depth t", title=rf"$\lambda$ = {lam:g}, condition $t \sup a_n \leq {side}")
+
+
+def draw(every: dict[float, dict[float, dict[int, Shape]]]) -> None:
+    """Draw recency against depth for every lambda, and below profiles past the condition; write the figure."""
+    figure, axes = plt.subplots(2, len(every), figsize=(11.5, 6.8), layout="constrained")
+    for (upper, lower), (lam, found) in zip(axes.T, every.items(), strict=True):
+        draw_recency(upper, lam, found)
+        time = depths(lam)[0][2]
+        draw_profiles(lower, found[time])
+        lower.set_title(f"t = {time:.3g}, past the condition")
+    axes[0, 0].set_ylabel("rise from the last tenth but one\nto the last (%)")
+    axes[1, 0].set_ylabel(r"$S_N(\sigma_0)$ above the limit's lowest (%)")
+    axes[0, 0].legend(fontsize=7)
+    figure.savefig(FIGURE, dpi=160)
+
+
+def table(every: dict[float, dict[float, dict[int, Shape]]], what: str) -> str:
+    """One of the numbers for every lambda, depth and N as Markdown, in brackets the limit's at the same sources."""
+    heads = ["lambda", "t", "t / that of (1.22)", *(f"N = {n}" for n in PROMPTS)]
+    rows = [heads, ["---"] * len(heads)]
+    for lam, found in every.items():
+        for time, shapes in found.items():
+            numbers = [getattr(shape, what) for shape in shapes.values()]
+            cells = ["{:.2f} ± {:.2f} ({:.2f}), ".format(*x) + verdict(x) for x in numbers]
+            rows.append([f"{lam:g}", f"{time:.3f}", f"{time / depths(lam)[1]:.2f}", *cells])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def main() -> None:
     """Estimate, print and draw."""
     jax.config.update("jax_enable_x64", True)
-    model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
-    figure, axes = plt.subplots(1, len(TIMES), figsize=(13.5, 3.4), layout="constrained")
-    print("| t | N | prompts | primacy (limit) | recency (limit) |\n" + "|---" * 5 + "|")
-    for ax, time in zip(axes, TIMES, strict=True):
-        found = {}
-        for n_tokens in SIZES:
-            n_prompts = (4096 if time < 1.5 else 16384) if n_tokens < 1000 else 4096
-            profile = found[n_tokens] = binned(model, time, n_tokens, n_prompts, seed=n_tokens)
-            cells = ["{:.3f} ± {:.3f} ({:.3f})".format(*rise) for rise in (profile.primacy(), profile.recency())]
-            print(f"| {time:g} | {n_tokens} | {n_prompts} | " + " | ".join(cells) + " |", flush=True)
-        draw(ax, found)
-        shape = jk.u_shape(model, time, 8)
-        name = "the theorem holds" if shape.theorem_holds else "past (1.22)"
-        ax.set_title(f"t = {time:g}: {name}\nlimit {'a U' if shape.is_u_shaped else 'no U'}", fontsize=10)
-    axes[0].set_ylabel(r"retrieval profile $S_N(\sigma_0)$")
-    axes[0].legend(fontsize=8)
-    figure.savefig(FIGURE, dpi=160)
+    every: dict[float, dict[float, dict[int, Shape]]] = {}
+    for lam in LAMS:
+        model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(lam))
+        every[lam] = {
+            time: {n: shape_of(model, time, n, n_prompts) for n, n_prompts in PROMPTS.items()}
+            for time in depths(lam)[0]
+        }
+    for what in ("recency", "primacy"):
+        print(f"{what}, per cent:\n{table(every, what)}\n")
+    draw(every)
 
 
 if __name__ == "__main__":
