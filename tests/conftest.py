@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,22 @@ def _executables_of_one_file() -> Iterator[None]:
     """Drop compiled programs after each file: a worker that keeps them all maps gigabytes of code."""
     yield
     jax.clear_caches()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--share", default="0/1", metavar="I/N", help="of the slow tests every N-th, from the I-th on")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the slow tests of other shares, which CI takes in turns."""
+    given = re.fullmatch(r"(\d+)/([1-9]\d*)", config.getoption("share"))
+    if given is None:
+        raise pytest.UsageError("--share must be I/N, as in 0/3")
+    place, shares = map(int, given.groups())
+    slow = [item for item in items if "slow" in item.keywords]
+    left_out = {item for i, item in enumerate(slow) if i % shares != place % shares}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 _compiled = {"quickly": False}

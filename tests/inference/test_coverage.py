@@ -43,7 +43,7 @@ def test_intervals_of_the_profile_likelihood_cover_planted_values():
     assert stats.kstest([f.p_value for f in fits], "uniform").pvalue > 1e-3
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(s, marks=pytest.mark.slow) for s in range(2, 8))])
 def test_a_shallow_curve_leaves_intervals_open_and_says_so(seed):
     """Few questions on the ridge lam ~ beta, which neither beta nor lam of any size leaves."""
     found = fit_curves(planted(seed, 5, 300, 0.3, 0.3, contrast=0.05), vocab_size=VOCAB, level=LEVEL)

@@ -34,6 +34,7 @@ def flat():
     return design_weights(KERNEL, 1.0, 8, DISTANCE)
 
 
+@pytest.mark.slow
 def test_ten_times_flatter_than_alibi_at_the_same_mean_distance(flat):
     assert flat.converged
     assert flat.mean_distance == pytest.approx(DISTANCE, abs=1e-12)
@@ -71,6 +72,7 @@ def test_particles_see_the_flat_profile(flat):
     assert flat_found.range < alibi_found.range / 10
 
 
+@pytest.mark.slow
 def test_two_exponentials_flatten_a_little_and_power_laws_do_not():
     """Measured by hand before: 0.294 and 0.404 against ALiBi's 0.3955."""
     two = design_weights(KERNEL, 1.0, 8, DISTANCE, family="exponentials")

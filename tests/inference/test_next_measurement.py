@@ -82,6 +82,7 @@ def test_information_is_that_of_a_direct_sum(source):
         assert abs(got - expected) < 3 * error + 1e-3
 
 
+@pytest.mark.slow
 def test_information_of_a_well_known_curve_is_that_of_fisher():
     """Half the gain of the log determinant of Fisher's matrix, offset and contrast taken out."""
     curve = planted(16, 20_000, 0.6)

@@ -360,6 +360,7 @@ def test_bad_input(curves, options, message):
         curve_posterior(curves, **options)
 
 
+@pytest.mark.slow
 def test_priors_that_leave_out_little_and_curves_that_reject_the_model_pass():
     narrow = curve_posterior(planted(16, 5000), vocab_size=VOCAB, priors=Priors((1.9, 2.1), (5.0, 7.0)), grid=GRID)
     assert narrow.p_value > 1e-3

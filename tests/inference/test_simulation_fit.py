@@ -227,6 +227,7 @@ def test_a_fit_that_is_cut_short_says_so(curve):
     plot_simulation_fit(found).canvas.draw()
 
 
+@pytest.mark.slow
 def test_curves_that_tell_nothing_are_unidentified():
     """Three positions of few questions on the ridge lam ~ beta: fit_curves calls them unidentified as well."""
     rng = np.random.default_rng(0)
@@ -240,6 +241,7 @@ def test_curves_that_tell_nothing_are_unidentified():
     assert not any(jk.fit_curves(curve, 1.0, 4).identifiable.values())
 
 
+@pytest.mark.slow
 def test_a_shape_that_noise_blurs_is_no_end():
     """Lines through it are flat, so that no step moves: two of these three fits once called that the end."""
     sources, accuracy = [0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9], [0.60, 0.55, 0.53, 0.54, 0.58, 0.64, 0.73]

@@ -89,6 +89,7 @@ def test_converged_to_ten_digits(law):
         np.testing.assert_allclose(found, other, rtol=0, atol=1e-10 * max(1, np.abs(other).max()))
 
 
+@pytest.mark.slow
 def test_errors_fall_spectrally_in_the_nodes_from_the_source():
     exact = both(SMOOTH)[2]
 
@@ -100,7 +101,7 @@ def test_errors_fall_spectrally_in_the_nodes_from_the_source():
     assert np.polyfit((7, 11, 15), np.log10(errors), 1)[0] < -0.3, errors
 
 
-@pytest.mark.parametrize("law", ["smooth", "codewords"])
+@pytest.mark.parametrize("law", [pytest.param("smooth", marks=pytest.mark.slow), "codewords"])
 def test_correlations_are_the_variation_of_the_mean_field(law):
     """Tilting the law at sigma_0 by 1 + e b(sigma_0) (phi - E phi) moves f by e (b A + int b C dsigma_0).
 
@@ -206,7 +207,9 @@ def observed(parameters, law, options):
 
 
 @pytest.mark.parametrize(
-    ("law", "options"), [("smooth", Solve()), ("codewords", STEPS)], ids=["smooth-adaptive", "codewords-constant"]
+    ("law", "options"),
+    [pytest.param("smooth", Solve(), marks=pytest.mark.slow), ("codewords", STEPS)],
+    ids=["smooth-adaptive", "codewords-constant"],
 )
 def test_gradients_in_beta_lam_the_law_and_the_source(law, options):
     at, step = jnp.array([1.1, 0.6, 0.9, 0.35]), 1e-4

@@ -95,7 +95,10 @@ def volterra(positions, rate, depth, source, levels):
     return table[0]
 
 
-@pytest.mark.parametrize(("name", "source"), [("exponentials", 0.05), ("exponentials", 0.5), ("power", 0.3)])
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [pytest.param("exponentials", 0.05, marks=pytest.mark.slow), ("exponentials", 0.5), ("power", 0.3)],
+)
 def test_smooth_weights_solve_the_volterra_hardy_equation(name, source):
     positions = WEIGHTS[name]
     for rate in (0.9, -1.5):
@@ -196,6 +199,7 @@ def test_particles_approach_it(name):
     assert np.sum(((value - limit) / error) ** 2) < stats.chi2.ppf(0.9999, len(sources))
 
 
+@pytest.mark.slow
 def test_control_variates_from_iterated_kernels_keep_the_mean_and_sharpen_it():
     model = CausalAttention(ExpCosine(1.0), WEIGHTS["spline"])
     plain, sharp = (

@@ -138,6 +138,7 @@ def rate(errors, sizes):
     return np.polyfit(sizes, np.log10(errors), 1)[0]
 
 
+@pytest.mark.slow
 def test_errors_fall_spectrally_in_nodes_and_modes(smooth):
     exact = smooth.modes(1.0, SIGMA)
 
@@ -268,7 +269,9 @@ def observed(parameters, law, options):
 
 
 @pytest.mark.parametrize(
-    ("law", "options"), [("smooth", Solve()), ("codewords", STEPS)], ids=["smooth-adaptive", "codewords-constant"]
+    ("law", "options"),
+    [pytest.param("smooth", Solve(), marks=pytest.mark.slow), ("codewords", STEPS)],
+    ids=["smooth-adaptive", "codewords-constant"],
 )
 def test_gradients_in_beta_lam_and_the_law(law, options):
     at, step = jnp.array([1.1, 0.6, 0.9]), 1e-4
