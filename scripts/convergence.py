@@ -8,6 +8,7 @@ fluctuate. And to leading order the estimate is linear in their waves e^{i n the
 regressed on them, with coefficients from one half of the prompts applied to the other, which leaves no bias.
 """
 
+import argparse
 import dataclasses
 from pathlib import Path
 
@@ -151,6 +152,7 @@ def slope(sizes, distances: np.ndarray, errors: np.ndarray) -> tuple[float, floa
 
 def main() -> None:
     """Measure, print and draw."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     jax.config.update("jax_enable_x64", True)
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
     for ax, law, name in zip(axes, (jk.UniformPrompts(), CODEWORDS), ("uniform", "four-codeword"), strict=True):

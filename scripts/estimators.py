@@ -5,6 +5,7 @@
 Medians over the sources from 0.1 to 0.9 at beta = lam = t = 1, M = 8, soft accuracy, uniform prompts.
 """
 
+import argparse
 import time
 
 import jax
@@ -25,6 +26,7 @@ CASES: tuple[tuple[Estimator, bool, int], ...] = (
 
 def main() -> None:
     """Measure and print."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     jax.config.update("jax_enable_x64", True)
     model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
     print(f"jax {jax.__version__} on {jax.default_backend()}\n")

@@ -9,6 +9,7 @@ over twentieths of the prompt, their rise from the last tenth but one to the las
 sources.
 """
 
+import argparse
 import dataclasses
 from pathlib import Path
 
@@ -162,6 +163,7 @@ def table(every: dict[float, dict[float, dict[int, Shape]]], what: str) -> str:
 
 def main() -> None:
     """Estimate, print and draw."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     jax.config.update("jax_enable_x64", True)
     every: dict[float, dict[float, dict[int, Shape]]] = {}
     for lam in LAMS:

@@ -3,6 +3,8 @@
 python scripts/published_curves.py    # a minute
 """
 
+import argparse
+
 import jax
 
 import jaxkinetic as jk
@@ -50,6 +52,7 @@ def posteriors(names: list[str]) -> None:
 
 def main() -> None:
     """Print both tables."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     jax.config.update("jax_enable_x64", True)
     fits()
     print()
