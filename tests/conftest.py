@@ -73,7 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the slow tests of other shares, which CI takes in turns."""
-    given = re.fullmatch(r"(\d+)/([1-9]\d*)", config.getoption("share"))
+    given = re.fullmatch(r"(\d+)/([1-9]\d*)", str(config.getoption("share")))
     if given is None:
         raise pytest.UsageError("--share must be I/N, as in 0/3")
     place, shares = map(int, given.groups())

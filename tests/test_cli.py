@@ -244,6 +244,9 @@ def test_figures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         (["fit", "--csv", "missing.csv"], "No such file"),
         (["fit", "--csv", "missing.csv", "--all"], "Argument `csv` must stand alone"),
         (["fit", "--level", "2"], "Argument `level` must lie in (0, 1), but is 2"),
+        (["estimate", "--n-prompts", "1"], "Argument `n_prompts` must be at least 2"),
+        (["estimate", "--seed", "99999999999999999999"], "Argument `seed` must lie in [0, 2^63)"),
+        (["estimate", "--seed", "-1"], "Argument `seed` must lie in [0, 2^63)"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -256,6 +259,17 @@ def test_bad_input_is_one_line_and_writes_nothing(
     target = tmp_path / "out.json"
     with_json = [] if arguments[0] == "figures" else ["--json", str(target)]
     assert message in refusal(monkeypatch, capsys, tmp_path, *arguments, *with_json)
+
+
+@pytest.mark.parametrize(
+    "command", ["fit", "posterior", "profile", "estimate", "limit", "sensitivity", "phase", "design", "simulate"]
+)
+def test_json_that_cannot_be_written_is_refused_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, command: str
+) -> None:
+    target = str(tmp_path / "missing" / "out.json")
+    shown = refusal(monkeypatch, capsys, tmp_path, command, "--json", target)
+    assert "Argument `json` must be a file that can be written" in shown
 
 
 @pytest.mark.parametrize(

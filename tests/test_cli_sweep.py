@@ -96,6 +96,12 @@ def test_run_extend_status_and_plot(
 
     assert run(monkeypatch, "sweep", "plot", "--store", store, "--select", "time=0.5", "--out", str(out)) == 0
     assert (out / "sweep.png").stat().st_size > 10_000
+    # Given together or apart, selections add up.
+    for several in (["--select", "time=0.5", "n_tokens=8"], ["--select", "time=0.5", "--select", "n_tokens=8"]):
+        name = str(tmp_path / "few.json")
+        arguments = ["sweep", "plot", "--store", store, *several, "--out", str(out), "--json", name]
+        assert run(monkeypatch, *arguments) == 0
+        assert [p["time"] for p in json.loads(Path(name).read_text())["points"]] == [0.5]
 
 
 def test_dry_run_says_what_it_takes_and_writes_nothing(
@@ -302,9 +308,11 @@ def test_two_processes_give_the_bits_of_one_and_only_the_first_writes(tmp_path: 
     assert record["values"] == alone.values.tolist()
     assert record["standard_error"] == alone.standard_error.tolist()
 
+    # Reading laws by name computes, which must not come before the processes have joined.
+    config.write_text('law = ["uniform", "codewords"]\n' + config.read_text())
     arguments = ["sweep", "run", str(config), "--store", str(tmp_path / "both")]
     printed = two_processes(*arguments, started=by_slurm(), folder=tmp_path)
-    assert "points      2 of 2 done" in printed[0]
+    assert "points      4 of 4 done" in printed[0]
     assert printed[1] == ""
     jk.run_sweep(jk.read_config(config), tmp_path / "one")
     both, one = jk.open_sweep(tmp_path / "both"), jk.open_sweep(tmp_path / "one")

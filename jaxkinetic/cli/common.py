@@ -73,6 +73,12 @@ def check_file(name: str, path: Path, out: Path) -> None:
         raise ValueError(f"Argument `{name}` must be a file that can be written, but is {path}.")
 
 
+def check_json(json_file: str | None, out: Path = Path()) -> None:
+    """Refuse a JSON file that cannot be written, before anything is computed."""
+    if json_file not in (None, "-"):
+        check_file("json", Path(json_file), out)
+
+
 def say(text: str, json_file: str | None) -> None:
     """Print for people."""
     # Standard output belongs to the JSON where that was asked for.

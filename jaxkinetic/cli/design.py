@@ -13,6 +13,7 @@ from jaxkinetic.cli.common import (
     Time,
     VocabSize,
     check_folder,
+    check_json,
     configure,
     save,
     say,
@@ -72,6 +73,7 @@ def design(
     if check_prompts and check_tokens < 20:
         raise ValueError(f"Argument `check_tokens` must be at least 20, but is {check_tokens}.")
     check_folder(out)
+    check_json(json, out)
     configure()
     import numpy as np
 

@@ -15,6 +15,7 @@ from jaxkinetic.cli.common import (
     Time,
     VocabSize,
     check_folder,
+    check_json,
     configure,
     save,
     say,
@@ -69,7 +70,12 @@ def estimate(
     Writes a figure (estimate.png) of the estimate, its 95 % band, and the limit S_t(sigma_0) of N to infinity.
     """
     check_folder(out)
+    check_json(json, out)
     check_hosts(hosts)
+    if n_prompts < 2:
+        raise ValueError(f"Argument `n_prompts` must be at least 2, for an error to be seen, but is {n_prompts}.")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"Argument `seed` must lie in [0, 2^63), but is {seed}.")
     table = LAWS[law] if config is None else law_of(config)
     configure()
     import jax

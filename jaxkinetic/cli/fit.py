@@ -12,6 +12,7 @@ from jaxkinetic.cli.common import (
     Time,
     VocabSize,
     check_folder,
+    check_json,
     configure,
     curve_record,
     dump,
@@ -76,6 +77,7 @@ def fit(
     if all and model:
         raise ValueError("Argument `all` must stand alone, but `model` is given too.")
     check_folder(out)
+    check_json(json, out)
     check_simulator(simulator)
     configure()
     groups = _groups(csv, n_items, None if all else model or _DEFAULT, task)

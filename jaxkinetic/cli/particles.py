@@ -5,7 +5,18 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxkinetic.cli.common import Beta, JsonFile, Lam, OutFolder, check_folder, configure, save, say, write_json
+from jaxkinetic.cli.common import (
+    Beta,
+    JsonFile,
+    Lam,
+    OutFolder,
+    check_folder,
+    check_json,
+    configure,
+    save,
+    say,
+    write_json,
+)
 
 
 def simulate(
@@ -28,6 +39,7 @@ def simulate(
 ) -> None:
     """Move one prompt of N tokens through depth by (1.1) and draw it on the circle."""
     check_folder(out)
+    check_json(json, out)
     configure()
     import jax
 

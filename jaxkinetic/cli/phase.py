@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxkinetic.cli.common import Beta, JsonFile, Lam, OutFolder, check_folder, configure, save, say, write_json
+from jaxkinetic.cli.common import (
+    Beta,
+    JsonFile,
+    Lam,
+    OutFolder,
+    check_folder,
+    check_json,
+    configure,
+    save,
+    say,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from jaxkinetic import PhaseDiagram
@@ -43,6 +54,7 @@ def phase(
     if not 2 <= resolution <= 2000:
         raise ValueError(f"Argument `resolution` must lie in [2, 2000], but is {resolution}.")
     check_folder(out)
+    check_json(json, out)
     configure()
     import dataclasses
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from jaxkinetic.cli.common import JsonFile, OutFolder, check_folder, configure, dump, save, say, write_json
+from jaxkinetic.cli.common import (
+    JsonFile,
+    OutFolder,
+    check_folder,
+    check_json,
+    configure,
+    dump,
+    save,
+    say,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from jaxkinetic import NextMeasurement, Posterior, RetrievalCurve
@@ -68,6 +78,7 @@ def posterior(
     if all and model:
         raise ValueError("Argument `all` must stand alone, but `model` is given too.")
     check_folder(out)
+    check_json(json, out)
     configure()
     import matplotlib.pyplot as plt
     from tqdm import tqdm

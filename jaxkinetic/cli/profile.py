@@ -14,6 +14,7 @@ from jaxkinetic.cli.common import (
     Time,
     VocabSize,
     check_folder,
+    check_json,
     configure,
     save,
     say,
@@ -37,6 +38,7 @@ def profile(
     if n_sources < 1:
         raise ValueError(f"Argument `n_sources` must be at least 1, but is {n_sources}.")
     check_folder(out)
+    check_json(json, out)
     configure()
     import matplotlib.pyplot as plt
     import numpy as np

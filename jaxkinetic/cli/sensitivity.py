@@ -12,6 +12,7 @@ from jaxkinetic.cli.common import (
     OutFolder,
     Time,
     check_folder,
+    check_json,
     configure,
     save,
     say,
@@ -45,6 +46,7 @@ def sensitivity(
     if n_positions < 1:
         raise ValueError(f"Argument `n_positions` must be at least 1, but is {n_positions}.")
     check_folder(out)
+    check_json(json, out)
     configure()
     import numpy as np
 

@@ -1,14 +1,16 @@
 """`jaxkinetic sweep`: run, status, plot and extend."""
 
 import contextlib
+import itertools
 import json as json_module
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxkinetic.cli.common import JsonFile, OutFolder, check_file, check_folder, configure, save, say, write_json
+from jaxkinetic.cli.common import JsonFile, OutFolder, check_folder, check_json, configure, save, say, write_json
 from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
 
 if TYPE_CHECKING:
@@ -64,12 +66,13 @@ def run(
     """
     check_hosts(hosts)
     _check_memory(memory)
-    _check_json(json)
+    check_json(json)
     configure()
     from jaxkinetic import plan_sweep, read_config, run_sweep
 
-    settings = read_config(config)
+    # Processes join before anything is computed, and reading a configuration builds its laws.
     writes = start(hosts)
+    settings = read_config(config)
     if dry_run:
         plan = plan_sweep(settings, store, memory=memory * 2**30)
         _tell(plan, writes, json)
@@ -102,7 +105,7 @@ def extend(
     """Add prompts to a sweep or lower the error that it must reach; without either, go on with it."""
     check_hosts(hosts)
     _check_memory(memory)
-    _check_json(json)
+    check_json(json)
     configure()
     from jaxkinetic import extend_sweep, plan_extension
 
@@ -126,7 +129,7 @@ def extend(
 @sweep.command
 def status(store: Store = _STORE, json: JsonFile = None) -> None:
     """Say what a store holds, also while it is being written."""
-    _check_json(json)
+    check_json(json)
     configure()
     _report(store, json)
 
@@ -135,19 +138,21 @@ def status(store: Store = _STORE, json: JsonFile = None) -> None:
 def plot(
     store: Store = _STORE,
     select: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help="Draw these points only, as in lam=1.")
+        tuple[tuple[str, ...], ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="NAME=VALUE ...", help="Draw these points only, as in lam=1; may be repeated."),
     ] = (),
     out: OutFolder = Path("jaxkinetic-results"),
     json: JsonFile = None,
 ) -> None:
     """Draw profiles over the grid with 95 % error bars, and the limit where it has a closed form (sweep.png)."""
     check_folder(out)
-    _check_json(json, out)
+    check_json(json, out)
     configure()
     from jaxkinetic import open_sweep, plotting
 
     found = open_sweep(store)
-    for choice in select:
+    for choice in itertools.chain.from_iterable(select):
         found = _select(found, choice)
     save(plotting.plot_sweep(found), out / "sweep.png", json)
     write_json(_record(store, found), json)
@@ -163,11 +168,6 @@ def _tell(plan: "SweepPlan", writes: bool, json: str | None) -> None:
 def _check_memory(memory: float) -> None:
     if not 0 < memory < float("inf"):
         raise ValueError(f"Argument `memory` must be positive and finite, but is {memory}.")
-
-
-def _check_json(json: str | None, out: Path = Path()) -> None:
-    if json not in (None, "-"):
-        check_file("json", Path(json), out)
 
 
 @contextlib.contextmanager
@@ -280,6 +280,8 @@ def _table(record: dict[str, Any]) -> str:
             f"{point[name] if isinstance(point[name], str) else format(point[name], 'g'):>12}" for name in varied
         )
         mark = "" if point["done"] else "  not done"
+        if point["done"] and max(point["standard_error"]) > (config["standard_error"] or math.inf):
+            mark += "  error not reached"
         if point["n_prompts"] and point["step_error"] > max(point["standard_error"]):
             mark += "  steps too long for this error: start another sweep with more `n_steps`"
         lines.append(f"{row}{point['n_prompts']:>12}{worst:>14}{point['n_steps']:>8}{mark}")

@@ -249,4 +249,5 @@ def _as_modes(modes: Any) -> Shaped[Array, "..."]:
 
 
 def _positions(n_tokens: int) -> Float[Array, " token"]:
-    return jnp.arange(1, n_tokens + 1) / n_tokens
+    # Divided by NumPy: XLA multiplies by 1 / N, which puts tokens past a jump of the law at their own position.
+    return jnp.asarray(np.arange(1, n_tokens + 1) / n_tokens, dtype=jnp.result_type(float))

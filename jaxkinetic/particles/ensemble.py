@@ -55,6 +55,9 @@ class Moments(Shown):
         count = self.count + other.count
         if not self.count or not other.count:
             return other if other.count else self
+        if self.m2.shape != other.m2.shape:
+            shapes = f"{self.m2.shape} and {other.m2.shape}"
+            raise ValueError(f"Moments must be of the same statistics to merge, but m2 has shapes {shapes}.")
         step = other.mean - self.mean
         square = np.multiply.outer(step, step) if self.m2.ndim == 2 else step**2
         mean = self.mean + step * (other.count / count)

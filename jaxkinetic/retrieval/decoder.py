@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxkinetic._types import check_at_least
 from jaxkinetic.limit.closed_form import mode_weights, needed_modes
-from jaxkinetic.retrieval.window import wrap
+from jaxkinetic.retrieval.window import within_half_word, wrap
 
 
 def decode(theta: Float[Array, "*shape"], vocab_size: int) -> Int[Array, "*shape"]:
@@ -32,8 +32,8 @@ def hard_accuracy(
         vocab_size: vocabulary size M >= 2.
     """
     check_at_least("vocab_size", vocab_size, 2)
-    distance = jnp.abs(wrap(last - source))
-    return jnp.mean((distance <= math.pi / vocab_size).astype(distance.dtype))
+    u = wrap(last - source)
+    return jnp.mean(within_half_word(u, vocab_size).astype(u.dtype))
 
 
 def soft_accuracy(

@@ -1,9 +1,12 @@
 """The retrieval profile of finite prompts, estimated from particles with standard errors."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -38,6 +41,8 @@ class ProfileEstimate(Shown):
         n_steps: number of constant steps to depth t.
         step_error: root-mean-square error that these leave in one prompt's values, at worst over the sources.
         moments: count, mean and M2, which merge with those of other prompts.
+        first: index of the first prompt.
+        origin: digest of the model, the depth, the law at the sources and the key.
     """
 
     sources: Float[np.ndarray, " source"]
@@ -52,6 +57,8 @@ class ProfileEstimate(Shown):
     n_steps: int
     step_error: float
     moments: Moments = dataclasses.field(repr=False)
+    first: int = 0
+    origin: str = dataclasses.field(default="", repr=False)
 
     @property
     def is_joint(self) -> bool:
@@ -119,7 +126,7 @@ def estimate_profile(
         joint: whether to keep the covariance between sources, for `ProfileEstimate.simultaneous_error`.
         n_steps: constant steps to depth t; if None as many as keep their error below a fiftieth of the standard
             error, found on the first prompts.
-        first: index of the first prompt, a multiple of 32.
+        first: index of the first prompt, a multiple of 32; that of ``onto`` where there is one.
         onto: an earlier estimate of the same profile with the same key, which becomes part of the result: the
             prompts go on where it stopped, with its number of steps, and the result has the bits of one run of all.
         memory: memory budget in bytes on each device.
@@ -146,21 +153,33 @@ def estimate_profile(
     ensemble = prepare_profile(
         model, time, vocab_size, n_tokens, prompts, estimator, control_variate, sources, accuracy
     )
+    origin = _origin(ensemble, key)
     if onto is None:
         ensemble, n_steps, step_error = settle_ensemble(ensemble, key, n_prompts, n_steps, first, memory, here)
         moments = ensemble.run(n_steps, key, n_prompts, first, memory, here, joint=joint, progress=progress)
     else:
         if ensemble.may_drop_control and not onto.control_variate:
             ensemble = ensemble.without_control()
-        _check_same(onto, ensemble, vocab_size, accuracy, joint, n_steps, first)
+        _check_same(onto, ensemble, vocab_size, accuracy, joint, n_steps, first or onto.first, origin)
         n_steps, step_error = onto.n_steps, onto.step_error
+        first = onto.first
         moments = ensemble.run(
-            n_steps, key, n_prompts, onto.n_prompts, memory, here, joint=joint, onto=onto.moments, progress=progress
-        )
+            n_steps, key, n_prompts, first + onto.n_prompts, memory, here, joint=joint, onto=onto.moments,
+            progress=progress,
+        )  # fmt: skip
     return ProfileEstimate(
         ensemble.sources, moments.mean, moments.standard_error, moments.count, n_tokens, vocab_size,
-        accuracy, ensemble.estimator, ensemble.problem.control is not None, n_steps, step_error, moments,
+        accuracy, ensemble.estimator, ensemble.problem.control is not None, n_steps, step_error, moments, first,
+        origin,
     )  # fmt: skip
+
+
+def _origin(ensemble: ProfileEnsemble, key: PRNGKeyArray) -> str:
+    """Digest of what an estimate of the same profile must share; laws count by what they are at the sources."""
+    problem, digest = ensemble.problem, hashlib.sha256()
+    for leaf in jax.tree.leaves((problem.model, problem.time, problem.source, jax.random.key_data(key))):
+        digest.update(np.asarray(leaf).tobytes() if eqx.is_array(leaf) else repr(leaf).encode())
+    return digest.hexdigest()
 
 
 def _check_same(
@@ -171,6 +190,7 @@ def _check_same(
     joint: bool,
     n_steps: int | None,
     first: int,
+    origin: str,
 ) -> None:
     """Refuse to go on from an estimate of something else."""
     problem = ensemble.problem
@@ -179,12 +199,14 @@ def _check_same(
         "estimator": ensemble.estimator, "control_variate": problem.control is not None, "joint": joint,
         "n_steps": onto.n_steps if n_steps is None else n_steps, "first": first,
     }  # fmt: skip
-    then = {name: getattr(onto, name, None) for name in now} | {"joint": onto.is_joint, "first": 0}
+    then = {name: getattr(onto, name, None) for name in now} | {"joint": onto.is_joint, "first": onto.first}
     for name, value in now.items():
         if value != then[name]:
             raise ValueError(f"Argument `{name}` must be {then[name]!r}, as `onto` has it, but is {value!r}.")
     if not np.array_equal(onto.sources, ensemble.sources):
         raise ValueError("Argument `sources` must be those of `onto`.")
+    if onto.origin and onto.origin != origin:
+        raise ValueError("Argument `onto` must be an estimate of the same model, depth and law, from the same key.")
     if onto.n_prompts % BLOCK:
         raise ValueError(
             f"Argument `onto` must hold a multiple of {BLOCK} prompts to go on from, but holds {onto.n_prompts}."

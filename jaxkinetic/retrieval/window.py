@@ -9,12 +9,14 @@ from typing import Literal
 
 import jax.numpy as jnp
 from jax.scipy.special import ndtr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxkinetic.limit.closed_form import mode_weights, needed_modes
 
 Accuracy = Literal["soft", "hard"]
 _IMAGES = 2
+# Of an angle, which is a few units in its last place.
+_ROUNDINGS = 32
 # Of a normal law: seven images hold all of a width below 1.5, eight modes all of one above.
 _WIDE, _NORMAL_IMAGES, _WIDE_MODES = 1.5, 3, 8
 
@@ -28,9 +30,14 @@ def window(u: Float[Array, "*shape"], vocab_size: int, accuracy: Accuracy) -> Fl
     """Evaluate h(u), by images of the Gaussian or by the indicator of |u| <= pi / M."""
     u = wrap(u)
     if accuracy == "hard":
-        return (vocab_size * (jnp.abs(u) <= math.pi / vocab_size).astype(u.dtype) - 1) / 2
+        return (vocab_size * within_half_word(u, vocab_size).astype(u.dtype) - 1) / 2
     gauss = jnp.sum(jnp.exp(-((vocab_size * _images(u) / math.pi) ** 2) / 2), axis=-1)
     return (vocab_size / math.sqrt(math.pi / 2) * gauss - 1) / 2
+
+
+def within_half_word(u: Float[Array, "*shape"], vocab_size: int) -> Bool[Array, "*shape"]:
+    """Whether |u| <= pi / M, u wrapped: differences of codewords that are a half word, but for rounding, are."""
+    return jnp.abs(u) <= math.pi / vocab_size + _ROUNDINGS * jnp.finfo(u.dtype).eps
 
 
 def window_slope(u: Float[Array, "*shape"], vocab_size: int) -> Float[Array, "*shape"]:

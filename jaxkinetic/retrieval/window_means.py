@@ -56,7 +56,9 @@ def window_means(estimate: ProfileEstimate, edges: Any) -> WindowMeans:
     ends = as_numbers("edges", edges)
     if ends.ndim != 1 or ends.size < 2 or not np.all(np.diff(ends) > 0):
         raise ValueError(f"Argument `edges` must be two or more ends that increase, but is {ends}.")
-    inside = (estimate.sources >= ends[:-1, None]) & (estimate.sources < ends[1:, None])
+    # A token on an edge belongs to the window after it, also where edges such as 0.1 + 2 (0.1) are rounded.
+    sources = estimate.sources + 1e-9 / estimate.n_tokens
+    inside = (sources >= ends[:-1, None]) & (sources < ends[1:, None])
     if not inside.any(axis=1).all():
         empty = int(np.argmin(inside.any(axis=1)))
         raise ValueError(

@@ -102,9 +102,9 @@ def told(location: Location, what: str) -> Iterator[None]:
     except icechunk.ConflictError as error:
         raise conflict(location) from error
     except failures as error:
-        raise StoreError(
-            f"The store {location} cannot be {what}: {_cause(error)}. Its finished chunks are safe."
-        ) from error
+        # Of a store that cannot be read nobody knows what is left.
+        safe = "" if what == "read" else " Its finished chunks are safe."
+        raise StoreError(f"The store {location} cannot be {what}: {_cause(error)}.{safe}") from error
 
 
 def conflict(location: Location) -> StoreError:

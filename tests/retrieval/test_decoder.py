@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from jaxkinetic import decode, hard_accuracy, soft_accuracy, soft_accuracy_fourier
+from jaxkinetic.retrieval.window import window
 
 
 def distance(a, b):
@@ -50,3 +51,15 @@ def test_mean_is_over_all_prompts():
     each = [float(soft_accuracy(x, jnp.asarray(0.0), 8)) for x in last.ravel()]
     assert float(soft_accuracy(last, source, 8)) == pytest.approx(np.mean(each), rel=1e-14)
     assert float(hard_accuracy(last, source, 8)) == 0.75
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("vocab_size", [2, 3, 4, 5, 6, 8, 32])
+def test_half_a_word_apart_is_within_it_however_it_is_rounded(vocab_size, dtype):
+    """Prompts of 2 M words: (1.4) counts |u| = pi / M, of which rounding made a lottery."""
+    words = jnp.asarray(2 * np.pi * np.arange(2 * vocab_size) / (2 * vocab_size), dtype)
+    for shift in (1, -1):
+        other = jnp.roll(words, shift)
+        assert float(hard_accuracy(words, other, vocab_size)) == 1
+        np.testing.assert_allclose(window(words - other, vocab_size, "hard"), (vocab_size - 1) / 2)
+        assert float(hard_accuracy(words, other - shift * dtype(1e-3), vocab_size)) == 0

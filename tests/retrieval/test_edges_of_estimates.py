@@ -13,10 +13,16 @@ import scipy.stats
 import jaxkinetic as jk
 from jaxkinetic.integrate import reason
 from jaxkinetic.model import PromptLaw
+from jaxkinetic.particles.ensemble import Moments
 from jaxkinetic.retrieval import control
 from jaxkinetic.retrieval.band import simultaneous_factor
 from jaxkinetic.retrieval.estimators import ESTIMATORS, adjoint
-from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble, choose_estimator, prepare_profile
+from jaxkinetic.retrieval.profile_ensemble import (
+    ProfileEnsemble,
+    choose_estimator,
+    prepare_profile,
+    source_tokens,
+)
 from jaxkinetic.retrieval.source_law import tabulate_source
 from jaxkinetic.retrieval.steps import settle_ensemble
 from jaxkinetic.retrieval.window import window
@@ -267,6 +273,70 @@ def test_an_estimate_goes_on_from_an_earlier_one_with_its_steps_and_its_bits():
         jk.estimate_profile(MODEL, 1.0, 4, 8, 96, KEY, sources=[0.3], joint=True, onto=part)
     with pytest.raises(ValueError, match="`onto` must hold a multiple of 32 prompts"):
         run(96, onto=run(65))
+
+
+def test_an_estimate_that_began_later_goes_on_where_it_stopped():
+    """It once ran its own prompts again, and claimed an error that was too small by the root of two."""
+
+    def run(n_prompts, **more):
+        return jk.estimate_profile(MODEL, 1.0, 4, 8, n_prompts, KEY, sources=[0.3], n_steps=4, **more)
+
+    later, whole = run(64, first=64), run(160, first=64)
+    for first in (0, 64):
+        both = run(96, onto=later, first=first)
+        assert (both.first, both.n_prompts) == (64, 160)
+        np.testing.assert_array_equal(both.values, whole.values)
+    with pytest.raises(ValueError, match="`first` must be 64, as `onto` has it, but is 32"):
+        run(96, onto=later, first=32)
+
+
+@pytest.mark.parametrize("change", [{"lam": -4.0}, {"time": 0.3}, {"key": jax.random.key(9)}, {"beta": 2.0}])
+def test_an_estimate_of_something_else_is_not_gone_on_from(change):
+    def run(beta=1.0, lam=1.0, time=1.0, key=KEY, onto=None):
+        model = jk.CausalAttention(jk.ExpCosine(beta, n_modes=20), jk.ALiBi(lam))
+        return jk.estimate_profile(model, time, 4, 8, 32, key, sources=[0.3], n_steps=4, onto=onto)
+
+    part = run()
+    assert run(onto=part).n_prompts == 64
+    with pytest.raises(ValueError, match="`onto` must be an estimate of the same model, depth and law"):
+        run(**change, onto=part)
+
+
+def test_the_law_of_an_estimate_that_goes_on_is_the_same():
+    def run(p, onto=None):
+        law = jk.CodewordPrompts(lambda s: jnp.array([p, 1 - p]) + 0 * s)
+        return jk.estimate_profile(MODEL, 1.0, 2, 8, 32, KEY, law, sources=[0.3], n_steps=4, onto=onto)
+
+    assert run(0.3, run(0.3)).n_prompts == 64
+    with pytest.raises(ValueError, match="of the same model, depth and law"):
+        run(0.4, run(0.3))
+
+
+def test_moments_with_and_without_covariance_do_not_merge():
+    values = np.random.default_rng(0).normal(size=(8, 3))
+    with pytest.raises(ValueError, match="must be of the same statistics to merge"):
+        Moments.of(values, joint=True).merge(Moments.of(values))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_tokens", [10, 20, 100, 1000, 4096])
+def test_positions_name_their_tokens_in_either_precision(n_tokens, dtype):
+    """0.3 is more than that in single precision, and was the token after."""
+    tokens = np.unique(np.round(np.arange(1, 100) / 100 * n_tokens).astype(int))
+    tokens = tokens[(tokens > 0) & (tokens < n_tokens)]
+    given = jnp.asarray((tokens / n_tokens).astype(dtype))
+    assert given.dtype == dtype
+    np.testing.assert_array_equal(source_tokens(given, n_tokens, True), tokens - 1)
+
+
+def test_laws_that_jump_at_a_token_jump_there():
+    """Words 0 up to sigma = 0.3, 1 after it: of tokens 3, 6 and 7 of ten, XLA's j (1 / N) is past j / N."""
+    for at in (0.3, 0.6, 0.7):
+        law = jk.CodewordPrompts(
+            lambda s, at=at: jnp.where(s <= at, jnp.array([1.0, 0, 0]), jnp.array([0, 1.0, 0]))
+        )
+        drawn = jax.jit(lambda key, law=law: law.sample(key, 10))(KEY)
+        assert np.sum(np.asarray(drawn) == 0) == round(10 * at)
 
 
 def test_all_sources_are_all_tokens_before_the_last():

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
+from jaxkinetic.particles.ensemble import Moments
+from jaxkinetic.retrieval import ProfileEstimate
 
 MODEL = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
 
@@ -25,6 +27,21 @@ def test_means_and_their_errors_are_those_of_the_sources(estimate):
     np.testing.assert_allclose(found.standard_error[1], estimate.standard_error[3], rtol=1e-12)
     assert found.range == np.ptp(found.values)
     assert (found.n_tokens, found.n_prompts) == (12, 64)
+
+
+@pytest.mark.parametrize("n_tokens", [10, 20, 100])
+@pytest.mark.parametrize("edges", [np.linspace(0, 1, 11)[1:], np.linspace(0.1, 0.9, 9), np.arange(1, 10) * 0.1])
+def test_tokens_on_an_edge_belong_after_it_however_the_edge_is_rounded(edges, n_tokens):
+    n = n_tokens - 1
+    moments = Moments(32, np.zeros(n), np.eye(n))
+    estimate = ProfileEstimate(
+        np.arange(1, n_tokens) / n_tokens, moments.mean, moments.standard_error, 32, n_tokens, 8, "soft", "adjoint",
+        True, 4, 0.0, moments,
+    )  # fmt: skip
+    found = jk.window_means(estimate, edges)
+    first = np.round(edges[:-1] * n_tokens).clip(1)
+    last = np.round(edges[1:] * n_tokens) - 1
+    np.testing.assert_allclose(found.sources, (first + last) / 2 / n_tokens, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
