@@ -38,5 +38,5 @@ def test_long_arrays_do_not_fill_the_screen():
     assert "  n_tokens=1000," in lines
     # What is kept for merging is not shown.
     assert not any("moments" in line for line in lines)
-    assert len(lines) == 13
+    assert len(lines) == 14
     assert repr(moments) == "Moments(\n  count=64,\n  mean=f64[999](numpy),\n  m2=f64[999,999](numpy),\n)"
