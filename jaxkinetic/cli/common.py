@@ -79,6 +79,12 @@ def check_json(json_file: str | None, out: Path = Path()) -> None:
         check_file("json", Path(json_file), out)
 
 
+def check_outputs(out: Path, json_file: str | None) -> None:
+    """Refuse a folder or a JSON file that cannot be written, before anything is computed."""
+    check_folder(out)
+    check_json(json_file, out)
+
+
 def say(text: str, json_file: str | None) -> None:
     """Print for people."""
     # Standard output belongs to the JSON where that was asked for.

@@ -12,8 +12,7 @@ from jaxkinetic.cli.common import (
     OutFolder,
     Time,
     VocabSize,
-    check_folder,
-    check_json,
+    check_outputs,
     configure,
     save,
     say,
@@ -72,8 +71,7 @@ def design(
         )
     if check_prompts and check_tokens < 20:
         raise ValueError(f"Argument `check_tokens` must be at least 20, but is {check_tokens}.")
-    check_folder(out)
-    check_json(json, out)
+    check_outputs(out, json)
     configure()
     import numpy as np
 

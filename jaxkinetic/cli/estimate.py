@@ -14,8 +14,7 @@ from jaxkinetic.cli.common import (
     OutFolder,
     Time,
     VocabSize,
-    check_folder,
-    check_json,
+    check_outputs,
     configure,
     save,
     say,
@@ -69,8 +68,7 @@ def estimate(
 
     Writes a figure (estimate.png) of the estimate, its 95 % band, and the limit S_t(sigma_0) of N to infinity.
     """
-    check_folder(out)
-    check_json(json, out)
+    check_outputs(out, json)
     check_hosts(hosts)
     if n_prompts < 2:
         raise ValueError(f"Argument `n_prompts` must be at least 2, for an error to be seen, but is {n_prompts}.")

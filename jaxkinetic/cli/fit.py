@@ -11,8 +11,7 @@ from jaxkinetic.cli.common import (
     OutFolder,
     Time,
     VocabSize,
-    check_folder,
-    check_json,
+    check_outputs,
     configure,
     curve_record,
     dump,
@@ -76,8 +75,7 @@ def fit(
         raise ValueError("Argument `csv` must stand alone, but `all` or `model` is given too.")
     if all and model:
         raise ValueError("Argument `all` must stand alone, but `model` is given too.")
-    check_folder(out)
-    check_json(json, out)
+    check_outputs(out, json)
     check_simulator(simulator)
     configure()
     groups = _groups(csv, n_items, None if all else model or _DEFAULT, task)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from jaxkinetic.cli.common import JsonFile, OutFolder, check_file, check_folder, configure, save, say, write_json
+from jaxkinetic.cli.common import JsonFile, OutFolder, check_file, check_outputs, configure, save, say, write_json
 from jaxkinetic.cli.law_file import read_settings
 from jaxkinetic.law_table import build_law
 
@@ -99,10 +99,9 @@ def limit(
     for name, size in (("n_sigma", n_sigma), ("n_theta", n_theta), ("n_modes", n_modes)):
         if size < 1:
             raise ValueError(f"Argument `{name}` must be at least 1, but is {size}.")
-    check_folder(out)
-    for name, file in (("json", None if json in (None, "-") else Path(json)), ("npz", npz)):
-        if file is not None:
-            check_file(name, file, out)
+    check_outputs(out, json)
+    if npz is not None:
+        check_file("npz", npz, out)
     settings = _DEFAULTS | ({} if config is None else read_settings(config))
     settings |= {name: value for name, value in given.items() if value is not None}
     configure()

@@ -11,7 +11,7 @@ from jaxkinetic.cli.common import (
     Lam,
     OutFolder,
     check_folder,
-    check_json,
+    check_outputs,
     configure,
     save,
     say,
@@ -38,8 +38,7 @@ def simulate(
     json: JsonFile = None,
 ) -> None:
     """Move one prompt of N tokens through depth by (1.1) and draw it on the circle."""
-    check_folder(out)
-    check_json(json, out)
+    check_outputs(out, json)
     configure()
     import jax
 

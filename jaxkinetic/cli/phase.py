@@ -10,8 +10,7 @@ from jaxkinetic.cli.common import (
     JsonFile,
     Lam,
     OutFolder,
-    check_folder,
-    check_json,
+    check_outputs,
     configure,
     save,
     say,
@@ -53,8 +52,7 @@ def phase(
         )
     if not 2 <= resolution <= 2000:
         raise ValueError(f"Argument `resolution` must lie in [2, 2000], but is {resolution}.")
-    check_folder(out)
-    check_json(json, out)
+    check_outputs(out, json)
     configure()
     import dataclasses
 

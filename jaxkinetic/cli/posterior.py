@@ -10,8 +10,7 @@ import tyro
 from jaxkinetic.cli.common import (
     JsonFile,
     OutFolder,
-    check_folder,
-    check_json,
+    check_outputs,
     configure,
     dump,
     save,
@@ -77,8 +76,7 @@ def posterior(
         raise ValueError("Argument `csv` must stand alone, but `all` or `model` is given too.")
     if all and model:
         raise ValueError("Argument `all` must stand alone, but `model` is given too.")
-    check_folder(out)
-    check_json(json, out)
+    check_outputs(out, json)
     configure()
     import matplotlib.pyplot as plt
     from tqdm import tqdm

@@ -13,8 +13,7 @@ from jaxkinetic.cli.common import (
     OutFolder,
     Time,
     VocabSize,
-    check_folder,
-    check_json,
+    check_outputs,
     configure,
     save,
     say,
@@ -37,8 +36,7 @@ def profile(
     """Predict the retrieval profile S_t(sigma_0) of uniform prompts and say whether it is a U."""
     if n_sources < 1:
         raise ValueError(f"Argument `n_sources` must be at least 1, but is {n_sources}.")
-    check_folder(out)
-    check_json(json, out)
+    check_outputs(out, json)
     configure()
     import matplotlib.pyplot as plt
     import numpy as np

@@ -11,8 +11,7 @@ from jaxkinetic.cli.common import (
     Lam,
     OutFolder,
     Time,
-    check_folder,
-    check_json,
+    check_outputs,
     configure,
     save,
     say,
@@ -45,8 +44,7 @@ def sensitivity(
     """
     if n_positions < 1:
         raise ValueError(f"Argument `n_positions` must be at least 1, but is {n_positions}.")
-    check_folder(out)
-    check_json(json, out)
+    check_outputs(out, json)
     configure()
     import numpy as np
 

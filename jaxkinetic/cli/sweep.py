@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxkinetic.cli.common import JsonFile, OutFolder, check_folder, check_json, configure, save, say, write_json
+from jaxkinetic.cli.common import JsonFile, OutFolder, check_json, check_outputs, configure, save, say, write_json
 from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
 
 if TYPE_CHECKING:
@@ -146,8 +146,7 @@ def plot(
     json: JsonFile = None,
 ) -> None:
     """Draw profiles over the grid with 95 % error bars, and the limit where it has a closed form (sweep.png)."""
-    check_folder(out)
-    check_json(json, out)
+    check_outputs(out, json)
     configure()
     from jaxkinetic import open_sweep, plotting
 

@@ -223,7 +223,8 @@ def source_tokens(sources: Any, n_tokens: int, every_token: bool) -> Int[np.ndar
     if not np.all((given > 0) & (given < 1)):
         raise ValueError(f"Argument `sources` must lie in (0, 1), but is {given if given.size <= 6 else '...'}.")
     # Half a rounding of the precision that they were given in: 0.3 in single precision is a little more than that.
-    rounding = np.finfo(getattr(sources, "dtype", float)).eps if _is_floating(sources) else 0.0
+    precision = np.asarray(sources).dtype
+    rounding = np.finfo(precision).eps if precision.kind == "f" else 0.0
     tokens = np.ceil(n_tokens * (given - rounding / 2) - 1e-9).astype(int) - 1
     if np.any(tokens >= n_tokens - 1) or np.unique(tokens).size < tokens.size:
         raise ValueError(
@@ -231,10 +232,6 @@ def source_tokens(sources: Any, n_tokens: int, every_token: bool) -> Int[np.ndar
             f"{given.size} sources up to {given.max():g}."
         )
     return tokens
-
-
-def _is_floating(values: Any) -> bool:
-    return bool(np.issubdtype(getattr(values, "dtype", int), np.floating))
 
 
 def _control(
