@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jaxkinetic.sweep.at_exit import wait_at_exit
+
 _SCHEMES = ("s3", "gs")
 
 
@@ -70,6 +72,7 @@ def parse_location(store: str | Path) -> Location:
 def open_storage(location: Location) -> Any:
     """Storage for icechunk; keys, region and endpoint of an object store come from the environment."""
     icechunk = need("icechunk")
+    wait_at_exit()
     # It logs to standard output, what it raises besides, and that folders do not tell writers apart: locks do.
     if "ICECHUNK_LOG" not in os.environ:
         icechunk.set_logs_filter("off")
