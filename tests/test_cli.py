@@ -157,7 +157,7 @@ def test_estimate_writes_what_the_library_estimates(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("beta = 2.0\n[law]\n", "may give the law only, but also gives beta"),
+        ("bta = 2.0\n[law]\n", "Key `bta` of"),
         ('law = "round"\n', "`law` must be one of uniform, smooth, codewords or a table, but is 'round'"),
         ("[law]\nprobabilities = [[0.4], [0.4]]\n", "`probabilities` must sum to one"),
     ],
@@ -170,6 +170,38 @@ def test_estimate_refuses_a_law_that_cannot_be(
     assert run(monkeypatch, "estimate", "--config", str(tmp_path / "law.toml"), "--out", str(out)) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_estimate_takes_from_a_file_what_no_flag_gives(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    """The file is one of `jaxkinetic limit`, whose depths are not of an estimate."""
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "beta = 0.5\nlam = 2\ntimes = [0, 0.5]\nsources = [0.4]\n[law]\nwaves = [{ n = 1, cos = [0.4] }]\n"
+    )
+    sizes = ["--n-tokens", "6", "--n-prompts", "32", "--vocab-size", "3", "--accuracy", "hard"]
+    common = [*sizes, "--config", str(file), "--json", "-", "--out", str(tmp_path)]
+    for flags, beta, lam, law, sources in (
+        ([], 0.5, 2.0, {"waves": [{"n": 1, "cos": [0.4]}]}, [0.5]),
+        (["--beta", "1", "--lambda", "3", "--law", "uniform", "--sources", "0.2"], 1.0, 3.0, {}, [1 / 3]),
+    ):
+        assert run(monkeypatch, "estimate", *common, *flags) == 0
+        printed = capsys.readouterr()
+        record = json.loads(printed.out)
+        assert (record["beta"], record["lam"], record["law"], record["time"]) == (beta, lam, law, 1.0)
+        assert record["sources"] == pytest.approx(sources)
+        missing = "control     none: the hard decoder has no slope to predict with" in printed.err
+        assert missing is (not record["control_variate"]) is (record["estimator"] == "glauber")
+
+
+def test_interrupted_commands_say_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["jaxkinetic.cli.profile"], "configure", interrupt)
+    assert run(monkeypatch, "profile") == 130
+    assert capsys.readouterr().err == "jaxkinetic: interrupted\n"
 
 
 def test_profile_prints_json_alone_on_standard_output(

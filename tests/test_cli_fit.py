@@ -151,7 +151,7 @@ def test_a_simulated_fit_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyP
         (["--checkpoint", "fit.npz"], "Argument `checkpoint` must come with `n_tokens`"),
         (["--n-tokens", "1"], "Argument `n_tokens` must be at least 2, but is 1"),
         (["--n-tokens", "16", "--level", "1"], "Argument `level` must lie in (0, 1), but is 1"),
-        (["--n-tokens", "16"], "N = 16 is too small"),
+        (["--n-tokens", "16"], "0.95 names the last of N = 16: give other sources, or more tokens"),
         (["--n-tokens", "64", "--start", "5", "1"], "Argument `start` must lie in"),
         (["--n-tokens", "64", "--law", "codewords", "--estimator", "adjoint"], "must not be 'adjoint'"),
         (["--n-tokens", "64", "--all", "--checkpoint", "a.npz"], "Argument `checkpoint` must be of one fit"),

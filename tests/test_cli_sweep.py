@@ -124,7 +124,7 @@ def test_dry_run_says_what_it_takes_and_writes_nothing(
     [
         ("n_token = 8\n", "Key `n_token` of"),
         ('law = "codewords"\nestimator = "adjoint"\n', "`estimator` must not be 'adjoint' for CodewordPrompts"),
-        ("n_tokens = 4\nsources = [0.1, 0.2]\n", "N = 4 is too small for 2 sources"),
+        ("n_tokens = 4\nsources = [0.1, 0.2]\n", "0.1 and 0.2 both name token 1 of N = 4"),
     ],
 )
 def test_bad_file_is_one_line_and_writes_nothing(

@@ -34,6 +34,9 @@ def main() -> None:
             description="Causal self-attention as interacting particles: lost in the middle. "
             "`jaxkinetic --version` prints the version.",
         )
+    except KeyboardInterrupt:
+        print("jaxkinetic: interrupted", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(_fail(str(error)))
     except (RuntimeError, AssertionError) as error:

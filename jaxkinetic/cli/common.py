@@ -25,7 +25,9 @@ JsonFile = Annotated[
 Time = Annotated[float, tyro.conf.arg(help="Depth t of the last layer.")]
 VocabSize = Annotated[int, tyro.conf.arg(help="Vocabulary size M of the decoder.")]
 Beta = Annotated[float, tyro.conf.arg(help="Sharpness of attention.")]
-Lam = Annotated[float, tyro.conf.arg(help="Positional bias: positive favours recent tokens, negative early ones.")]
+LAM_HELP = "Positional bias: positive favours recent tokens, negative early ones."
+LAM_ALIASES = ("--lambda",)
+Lam = Annotated[float, tyro.conf.arg(help=LAM_HELP, aliases=LAM_ALIASES)]
 
 
 def configure() -> None:

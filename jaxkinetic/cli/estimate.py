@@ -3,14 +3,12 @@
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from jaxkinetic.cli.common import (
-    Beta,
     JsonFile,
-    Lam,
     OutFolder,
     Time,
     VocabSize,
@@ -21,16 +19,19 @@ from jaxkinetic.cli.common import (
     write_json,
 )
 from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
-from jaxkinetic.cli.law_file import law_of
-from jaxkinetic.law_table import LAWS, build_law
+from jaxkinetic.cli.law_file import Beta, ConfigFile, Lam, LawName, law_option, settle, table_of
+from jaxkinetic.law_table import build_law
+
+if TYPE_CHECKING:
+    from jaxkinetic import ProfileEstimate
 
 # Of the limit's solver: more take longer than a line in a picture is worth.
 _MOST_STEPS = 1024
 
 
 def estimate(
-    beta: Beta = 1.0,
-    lam: Lam = 1.0,
+    beta: Beta = None,
+    lam: Lam = None,
     time: Time = 1.0,
     vocab_size: VocabSize = 8,
     n_tokens: Annotated[int, tyro.conf.arg(help="Number of tokens N.")] = 256,
@@ -44,27 +45,25 @@ def estimate(
     sources: Annotated[
         tuple[float, ...] | Literal["all"],
         tyro.conf.arg(
-            metavar="SIGMA ...|all", help="Source positions in (0, 1); if none all, or 9 where each costs."
+            metavar="SIGMA ...|all",
+            help="Source positions in (0, 1); if none all, or 9 where each costs.",
+            help_behavior_hint="",
         ),
     ] = (),
     joint: Annotated[
         bool, tyro.conf.arg(help="Also the band that holds the whole curve at once, with 95 %.")
     ] = False,
-    law: Annotated[
-        Literal["uniform", "smooth", "codewords"], tyro.conf.arg(help="Prompt law by name; any other by --config.")
-    ] = "uniform",
-    config: Annotated[
-        Path | None,
-        tyro.conf.arg(
-            metavar="FILE", help="TOML file with a [law], as for `jaxkinetic limit`.", help_behavior_hint=""
-        ),
-    ] = None,
+    law: Annotated[LawName | None, law_option("uniform")] = None,
+    config: ConfigFile = None,
     seed: Annotated[int, tyro.conf.arg(help="Seed of the prompts.")] = 0,
     hosts: SeveralHosts = Hosts(),  # noqa: B008
     out: OutFolder = Path("jaxkinetic-results"),
     json: JsonFile = None,
 ) -> None:
     """Estimate the retrieval profile S_N(sigma_0) of prompts of N tokens, with standard errors.
+
+    A TOML file as for `jaxkinetic limit` gives the law, beta, lam and sources where no flag does; its times,
+    observable_mode and tolerance are for `limit` alone.
 
     Writes a figure (estimate.png) of the estimate, its 95 % band, and the limit S_t(sigma_0) of N to infinity.
     """
@@ -74,22 +73,25 @@ def estimate(
         raise ValueError(f"Argument `n_prompts` must be at least 2, for an error to be seen, but is {n_prompts}.")
     if not 0 <= seed < 2**63:
         raise ValueError(f"Argument `seed` must lie in [0, 2^63), but is {seed}.")
-    table = LAWS[law] if config is None else law_of(config)
+    given = {"beta": beta, "lam": lam, "law": law, "sources": sources or None}
+    settings = settle(given, config, {"beta": 1.0, "lam": 1.0, "law": "uniform", "sources": None})
+    table = table_of(settings["law"])
     configure()
     import jax
     import matplotlib.pyplot as plt
     import numpy as np
 
     from jaxkinetic import ALiBi, CausalAttention, ExpCosine, estimate_profile, plotting
+    from jaxkinetic.retrieval.profile_ensemble import why_no_control
 
     writes = start(hosts)
-    model = CausalAttention(ExpCosine(beta), ALiBi(lam))
+    model = CausalAttention(ExpCosine(settings["beta"]), ALiBi(settings["lam"]))
     prompts = build_law(table)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
         found = estimate_profile(
             model, time, vocab_size, n_tokens, n_prompts, jax.random.key(seed), prompts, estimator=estimator,
-            control_variate=None if control_variate else False, sources=sources or None, accuracy=accuracy,
+            control_variate=None if control_variate else False, sources=settings["sources"], accuracy=accuracy,
             joint=joint, progress=writes,
         )  # fmt: skip
     if not writes:
@@ -105,6 +107,8 @@ def estimate(
         f"error       {np.median(found.standard_error):.2g} (median over {found.sources.size} sources)",
         f"steps       {found.n_steps}, which leave {found.step_error:.1e} in one prompt's values",
     ]
+    if control_variate and not found.control_variate and not told:
+        lines.insert(1, f"control     none: {why_no_control(prompts, found.estimator, accuracy)}")
     if limit is not None:
         distance = np.abs(found.values - limit)
         lines.append(
@@ -121,10 +125,12 @@ def estimate(
         else:
             plotting.plot_profile_line(model, time, vocab_size, ax)
     ax.legend(fontsize=9)
-    ax.set_title(rf"$\beta$ = {beta:g}, $\lambda$ = {lam:g}, t = {time:g}, M = {vocab_size}", fontsize=11)
+    name = settings["law"] if config is None or isinstance(settings["law"], str) else config.name
+    ax.set_title(_title(settings, name, time, found), fontsize=10)
     save(figure, out / "estimate.png", json)
     record = {
-        "beta": beta, "lam": lam, "law": table, "time": time, "vocab_size": vocab_size, "n_tokens": n_tokens,
+        "beta": settings["beta"], "lam": settings["lam"], "law": table, "time": time, "vocab_size": vocab_size,
+        "n_tokens": n_tokens,
         "n_prompts": found.n_prompts, "seed": seed, "estimator": found.estimator,
         "control_variate": found.control_variate, "accuracy": accuracy, "n_steps": found.n_steps,
         "step_error": found.step_error, "sources": found.sources.tolist(), "values": found.values.tolist(),
@@ -133,6 +139,15 @@ def estimate(
         "simultaneous_error": found.simultaneous_error().tolist() if joint else None,
     }  # fmt: skip
     write_json(record, json)
+
+
+def _title(settings: dict[str, Any], law: str, time: float, found: "ProfileEstimate") -> str:
+    """What a picture of an estimate is of."""
+    control = ", control variate" if found.control_variate else ""
+    return (
+        rf"$\beta$ = {settings['beta']:g}, $\lambda$ = {settings['lam']:g}, t = {time:g}, M = {found.vocab_size}, "
+        f"{law} prompts\n{found.accuracy} accuracy, {found.estimator}{control}"
+    )
 
 
 def _limit(model: Any, prompts: Any, time: float, vocab_size: int, sources: Any) -> tuple[Any, str | None]:

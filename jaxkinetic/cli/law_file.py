@@ -1,4 +1,4 @@
-"""Settings of `jaxkinetic limit` from a TOML file.
+"""Settings of `jaxkinetic limit` and `estimate` from a TOML file, where no flag gives them.
 
     beta = 1.0
     lam = 1.0
@@ -14,11 +14,43 @@ Every key may be left out.
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import tyro
+
+from jaxkinetic.cli.common import LAM_ALIASES, LAM_HELP
 from jaxkinetic.law_table import LAWS, check_keys, number, numbers
 
 _KEYS = ("beta", "lam", "times", "sources", "observable_mode", "law", "tolerance")
+
+
+def option(kind: str, help: str, default: str, aliases: tuple[str, ...] = ()) -> Any:
+    """A flag that is None where it is not given: its value is then the file's, and only then the default."""
+    return tyro.conf.arg(metavar=kind, help=help, help_behavior_hint=f"(default: {default})", aliases=aliases)
+
+
+def law_option(default: str) -> Any:
+    """The flag of a law's name."""
+    return option("{uniform,smooth,codewords}", "Prompt law by name; any other by --config.", default)
+
+
+LawName = Literal["uniform", "smooth", "codewords"]
+Beta = Annotated[float | None, option("FLOAT", "Sharpness of attention.", "1.0")]
+Lam = Annotated[float | None, option("FLOAT", LAM_HELP, "1.0", LAM_ALIASES)]
+ConfigFile = Annotated[
+    Path | None,
+    tyro.conf.arg(metavar="FILE", help="TOML file with the law, and what no flag says.", help_behavior_hint=""),
+]
+
+
+def settle(given: dict[str, Any], path: Path | None, defaults: dict[str, Any]) -> dict[str, Any]:
+    """What flags give, else a file, else the defaults.
+
+    Raises:
+        ValueError: as `read_settings`.
+    """
+    found = defaults | ({} if path is None else read_settings(path))
+    return found | {name: value for name, value in given.items() if value is not None}
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -54,5 +86,9 @@ def law_of(path: Path) -> Any:
     others = sorted(set(settings) - {"law"})
     if others:
         raise ValueError(f"{path} may give the law only, but also gives {', '.join(others)}: use flags.")
-    law = settings.get("law", {})
+    return table_of(settings.get("law", {}))
+
+
+def table_of(law: Any) -> Any:
+    """The table of a law's name; what is no name stays, for `build_law` to take or refuse."""
     return LAWS[law] if isinstance(law, str) and law in LAWS else law

@@ -2,12 +2,12 @@
 
 from json import dumps as to_json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from jaxkinetic.cli.common import JsonFile, OutFolder, check_file, check_outputs, configure, save, say, write_json
-from jaxkinetic.cli.law_file import read_settings
+from jaxkinetic.cli.law_file import Beta, ConfigFile, Lam, LawName, law_option, option, settle
 from jaxkinetic.law_table import build_law
 
 if TYPE_CHECKING:
@@ -24,32 +24,21 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def _option(kind: str, help: str, default: str) -> Any:
-    # A flag that is not given leaves its value to the file, and only then to the default.
-    return tyro.conf.arg(metavar=kind, help=help, help_behavior_hint=f"(default: {default})")
-
-
 def limit(
-    beta: Annotated[float | None, _option("FLOAT", "Sharpness of attention.", "1.0")] = None,
-    lam: Annotated[float | None, _option("FLOAT", "Positional bias.", "1.0")] = None,
-    times: Annotated[tuple[float, ...] | None, _option("T ...", "Depths, increasing.", "0 0.5 1 1.5")] = None,
+    beta: Beta = None,
+    lam: Lam = None,
+    times: Annotated[tuple[float, ...] | None, option("T ...", "Depths, increasing.", "0 0.5 1 1.5")] = None,
     sources: Annotated[
-        tuple[float, ...] | None, _option("S ...", "Source positions sigma_0 in (0, 1).", "0.1 0.3 0.7")
+        tuple[float, ...] | None, option("S ...", "Source positions sigma_0 in (0, 1).", "0.1 0.3 0.7")
     ] = None,
     observable_mode: Annotated[
-        int | None, _option("INT", "m of the observable e^{i m theta} of the source's initial angle.", "1")
+        int | None, option("INT", "m of the observable e^{i m theta} of the source's initial angle.", "1")
     ] = None,
-    law: Annotated[
-        Literal["uniform", "smooth", "codewords"] | None,
-        _option("{uniform,smooth,codewords}", "Prompt law by name; any other by --config.", "smooth"),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="FILE", help="TOML file with the law, and what no flag says.", help_behavior_hint=""),
-    ] = None,
+    law: Annotated[LawName | None, law_option("smooth")] = None,
+    config: ConfigFile = None,
     tolerance: Annotated[
         float | None,
-        _option(
+        option(
             "FLOAT", "Largest tail of an expansion, relative to the solution, that counts as resolved.", "1e-11"
         ),
     ] = None,
@@ -102,8 +91,7 @@ def limit(
     check_outputs(out, json)
     if npz is not None:
         check_file("npz", npz, out)
-    settings = _DEFAULTS | ({} if config is None else read_settings(config))
-    settings |= {name: value for name, value in given.items() if value is not None}
+    settings = settle(given, config, _DEFAULTS)
     configure()
 
     import numpy as np

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from jaxkinetic.cli.common import curve_record, dump, p_text, save, say, title, write_json
-from jaxkinetic.cli.law_file import law_of
-from jaxkinetic.law_table import LAWS, build_law
+from jaxkinetic.cli.law_file import LawName, law_of, law_option, table_of
+from jaxkinetic.law_table import build_law
 
 if TYPE_CHECKING:
     from jaxkinetic import RetrievalCurve, SimulationFit
@@ -22,9 +22,7 @@ class Simulator:
     n_tokens: Annotated[
         int | None, tyro.conf.arg(metavar="N", help="Simulate prompts of N tokens.", help_behavior_hint="")
     ] = None
-    law: Annotated[
-        Literal["uniform", "smooth", "codewords"], tyro.conf.arg(help="Prompt law by name; any other by --config.")
-    ] = "uniform"
+    law: Annotated[LawName | None, law_option("uniform")] = None
     config: Annotated[
         Path | None,
         tyro.conf.arg(
@@ -57,8 +55,10 @@ SimulatedPrompts = Annotated[Simulator, tyro.conf.OmitArgPrefixes]
 
 
 def check_simulator(simulator: Simulator) -> None:
-    """Refuse settings of the simulator without prompts to simulate."""
+    """Refuse settings of the simulator without prompts to simulate, and two laws."""
     if simulator.n_tokens is not None:
+        if simulator.law is not None and simulator.config is not None:
+            raise ValueError("Argument `law` must be left out where `config` gives one.")
         return
     plain = Simulator()
     for field in dataclasses.fields(Simulator):
@@ -85,7 +85,7 @@ def fit_simulated(
     if simulator.checkpoint is not None and len(groups) > 1:
         raise ValueError(f"Argument `checkpoint` must be of one fit, but there are {len(groups)} to do.")
     assert simulator.n_tokens is not None
-    table = LAWS[simulator.law] if simulator.config is None else law_of(simulator.config)
+    table = table_of(simulator.law or "uniform") if simulator.config is None else law_of(simulator.config)
     law, names = build_law(table), ("estimator", "start", "tolerance", "max_blocks", "steps", "batch", "checkpoint")
     options = common | {name: getattr(simulator, name) for name in names}
     fits = []
@@ -113,7 +113,7 @@ def fit_simulated(
 
 
 def _table(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], level: float) -> str:
-    law = simulator.law if simulator.config is None else str(simulator.config)
+    law = simulator.config or simulator.law or "uniform"
     lines = [
         title(f.curves),
         f"  model       accuracy = c0 + c1 S_N(sigma_0; beta, lam), N = {f.n_tokens}, {law} prompts, "

@@ -130,4 +130,8 @@ def _named(part: "xarray.Dataset", name: str, i: int = 0) -> str:
     value = part[name].values[i].item()
     if isinstance(value, int | float):
         return f"{_SYMBOLS[name]} = {value:g}"
-    return f"{value} prompts" if name == "law" else f"estimator {value}"
+    if name == "law":
+        return f"{value} prompts"
+    # What "auto" stands for, where it is the same for every law drawn.
+    chosen = {json.loads(part.attrs["estimators"])[law][value] for law in part["law"].values.tolist()}
+    return f"estimator {chosen.pop() if len(chosen) == 1 else value}"

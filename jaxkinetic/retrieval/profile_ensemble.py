@@ -191,18 +191,25 @@ def choose_estimator(
 def choose_control(
     wanted: bool | None, law: PromptLaw, estimator: str, accuracy: str, positions: PositionalWeights | None = None
 ) -> bool:
-    """Whether to subtract the limit's prediction, which exists unless told below."""
-    reason = None
+    """Whether to subtract the limit's prediction: if it exists and unless told not to."""
+    missing = why_no_control(law, estimator, accuracy, positions)
+    if wanted and missing:
+        raise ValueError(f"Argument `control_variate` must be False here: {missing}.")
+    return missing is None if wanted is None else bool(wanted)
+
+
+def why_no_control(
+    law: PromptLaw, estimator: str, accuracy: str, positions: PositionalWeights | None = None
+) -> str | None:
+    """Why there is no prediction of the limit to subtract; None where there is one."""
     if isinstance(law, ClusterPrompts):
-        reason = "ClusterPrompts has no limit that polynomials in sigma resolve"
-    elif estimator == "glauber" and accuracy == "hard":
-        reason = "the hard decoder has no slope to predict with"
-    elif not isinstance(positions, ALiBi | None) and not isinstance(law, UniformPrompts):
+        return "ClusterPrompts has no limit that polynomials in sigma resolve"
+    if estimator == "glauber" and accuracy == "hard":
+        return "the hard decoder has no slope to predict with"
+    if not isinstance(positions, ALiBi | None) and not isinstance(law, UniformPrompts):
         solved = f"the limit of {type(law).__name__} is solved for ALiBi weights"
-        reason = f"{solved}, not for {type(positions).__name__}"
-    if wanted and reason:
-        raise ValueError(f"Argument `control_variate` must be False here: {reason}.")
-    return reason is None if wanted is None else bool(wanted)
+        return f"{solved}, not for {type(positions).__name__}"
+    return None
 
 
 def source_tokens(sources: Any, n_tokens: int, every_token: bool) -> Int[np.ndarray, " source"]:
@@ -226,10 +233,21 @@ def source_tokens(sources: Any, n_tokens: int, every_token: bool) -> Int[np.ndar
     precision = np.asarray(sources).dtype
     rounding = np.finfo(precision).eps if precision.kind == "f" else 0.0
     tokens = np.ceil(n_tokens * (given - rounding / 2) - 1e-9).astype(int) - 1
-    if np.any(tokens >= n_tokens - 1) or np.unique(tokens).size < tokens.size:
+    if given.size > n_tokens - 1:
+        raise ValueError(f"N = {n_tokens} is too small for {given.size} `sources`: the last token is none.")
+    if np.any(tokens >= n_tokens - 1):
+        late = given[np.argmax(tokens)]
         raise ValueError(
-            f"Argument `sources` must name different tokens before the last, but N = {n_tokens} is too small for "
-            f"{given.size} sources up to {given.max():g}."
+            f"Argument `sources` must name tokens before the last, but {late:g} names the last of N = {n_tokens}: "
+            "give other sources, or more tokens."
+        )
+    names, counts = np.unique(tokens, return_counts=True)
+    if names.size < tokens.size:
+        twice = names[np.argmax(counts > 1)]
+        shared = " and ".join(f"{s:g}" for s in given[tokens == twice][:2])
+        raise ValueError(
+            f"Argument `sources` must name different tokens, but {shared} both name token {twice + 1} of "
+            f"N = {n_tokens}: give other sources, or more tokens."
         )
     return tokens
 

@@ -17,14 +17,16 @@ _LONGEST = 2.0
 @functools.cache
 def wait_at_exit() -> None:
     """Have the interpreter wait for such threads before it ends; called again, do nothing."""
-    atexit.register(_wait)
+    atexit.register(_wait, _foreign())
 
 
-def _wait() -> None:
-    """Wait until no thread that Python did not start is within Python, for two seconds at most."""
+def _foreign() -> set[int]:
+    """Threads within Python that its module `threading` does not know."""
+    return sys._current_frames().keys() - {thread.ident for thread in threading.enumerate()}
+
+
+def _wait(others: set[int]) -> None:
+    """Wait until no foreign thread but ``others`` is within Python, for two seconds at most."""
     end = time.monotonic() + _LONGEST
-    while time.monotonic() < end:
-        started = {thread.ident for thread in threading.enumerate()}
-        if sys._current_frames().keys() <= started:
-            return
+    while _foreign() - others and time.monotonic() < end:
         time.sleep(1e-3)

@@ -176,7 +176,7 @@ class SweepConfig:
     def _check_goals(self) -> None:
         if self.standard_error is None:
             if self.max_prompts is not None:
-                raise ValueError("Argument `max_prompts` must be None where no `standard_error` is asked for.")
+                raise ValueError("Argument `max_prompts` must come with `standard_error`, but none is asked for.")
             self._set("n_prompts", 1024 if self.n_prompts is None else self.n_prompts)
             _check_blocks("n_prompts", self.n_prompts)
             return

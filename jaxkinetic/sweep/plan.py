@@ -58,6 +58,8 @@ class SweepPlan:
             if self.most_prompts == self.n_prompts
             else (f"{self.n_prompts} (expected; at most {self.most_prompts})")
         )
+        if not self.n_left:
+            return f"points      {self.n_points}, of which none is left: every goal is reached"
         return "\n".join(
             [
                 f"points      {self.n_points}, of which {self.n_left} are left",

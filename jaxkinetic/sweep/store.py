@@ -144,9 +144,10 @@ def open_writer(store: str | Path, config: SweepConfig | None = None) -> Iterato
             found = SweepStore(location, repository, made_here)
         if config is not None:
             check_same(found.config, config, location)
-        if found.attrs.get("x64") != x64():
+        if (made := found.attrs.get("x64")) != x64():
             raise ValueError(
-                f"The store {location} was made with jax_enable_x64 = {found.attrs.get('x64')}, but it is {x64()}."
+                f"The store {location} was made with jax_enable_x64 = {made}, but it is {x64()}: go on from "
+                f'Python, after `jax.config.update("jax_enable_x64", {made == "true"})`.'
             )
         warn_of_changes(found.attrs, location)
         yield found

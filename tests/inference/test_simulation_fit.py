@@ -319,7 +319,10 @@ def alibi_of_twice(beta, lam):
         ({"curves": [jk.RetrievalCurve(np.arange(1, 8) / 8, np.full(7, 0.5), 100)]}, "every curve is constant"),
         ({"curves": [jk.RetrievalCurve([0.2, 0.5], [0.4, 0.6], 100)]}, "as many positions as parameters"),
         ({"curves": [jk.RetrievalCurve([0.2, 0.4, 0.7, 1.0], [0.4, 0.6, 0.5, 0.4], 9)]}, "positions below 1"),
-        ({"curves": [jk.RetrievalCurve([0.2, 0.21, 0.5, 0.7], [0.4, 0.6, 0.5, 0.4], 9)]}, "N = 16 is too small"),
+        (
+            {"curves": [jk.RetrievalCurve([0.2, 0.21, 0.5, 0.7], [0.4, 0.6, 0.5, 0.4], 9)]},
+            "0.2 and 0.21 both name token 4 of",
+        ),
         ({"prompts": CODEWORDS, "estimator": "adjoint"}, "must not be 'adjoint' for CodewordPrompts"),
         ({"estimator": "naive"}, "must not be 'naive'"),
         ({"start": (5.0, 1.0)}, "`start` must lie in"),

@@ -435,7 +435,9 @@ def test_other_precision_is_refused(tmp_path: Path, monkeypatch):
     with open_writer(tmp_path / "s", TINY):
         pass
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="jax_enable_x64 = false, but it is true"):
+    with pytest.raises(
+        ValueError, match=r"jax_enable_x64 = false, but it is true: go on from Python, .*\"jax_enable_x64\", False"
+    ):
         jk.run_sweep(TINY, tmp_path / "s")
 
 
