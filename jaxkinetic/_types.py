@@ -36,9 +36,11 @@ __all__ = [
     "check_positions",
     "check_positive",
     "check_scalar",
+    "check_seed",
     "check_times",
     "check_type",
     "is_concrete",
+    "require_double",
     "round_up",
 ]
 
@@ -146,6 +148,21 @@ def check_at_least(name: str, value: int, smallest: int) -> None:
         raise ValueError(f"Argument `{name}` must be an integer, but is {value!r}.")
     if value < smallest:
         raise ValueError(f"Argument `{name}` must be at least {smallest}, but is {value}.")
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse what no key can be made of: keys take integers of 63 bits."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise ValueError(f"Argument `seed` must be an integer in [0, 2^63), but is {seed!r}.")
+
+
+def require_double(what: str) -> None:
+    """Refuse single precision for ``what``, with the line that changes it."""
+    if jnp.result_type(float) != jnp.float64:
+        raise ValueError(
+            f"{what} need double precision: call `jax.config.update('jax_enable_x64', True)` first (the command "
+            "line does)."
+        )
 
 
 def check_increasing(name: str, value: Any) -> None:

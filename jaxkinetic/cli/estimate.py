@@ -71,8 +71,6 @@ def estimate(
     check_hosts(hosts)
     if n_prompts < 2:
         raise ValueError(f"Argument `n_prompts` must be at least 2, for an error to be seen, but is {n_prompts}.")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"Argument `seed` must lie in [0, 2^63), but is {seed}.")
     given = {"beta": beta, "lam": lam, "law": law, "sources": sources or None}
     settings = settle(given, config, {"beta": 1.0, "lam": 1.0, "law": "uniform", "sources": None})
     table = table_of(settings["law"])
@@ -82,8 +80,10 @@ def estimate(
     import numpy as np
 
     from jaxkinetic import ALiBi, CausalAttention, ExpCosine, estimate_profile, plotting
+    from jaxkinetic._types import check_seed
     from jaxkinetic.retrieval.profile_ensemble import why_no_control
 
+    check_seed(seed)
     writes = start(hosts)
     model = CausalAttention(ExpCosine(settings["beta"]), ALiBi(settings["lam"]))
     prompts = build_law(table)

@@ -44,7 +44,9 @@ def simulate(
 
     import jaxkinetic as jk
     from jaxkinetic import plotting
+    from jaxkinetic._types import check_seed
 
+    check_seed(seed)
     model = jk.CausalAttention(jk.ExpCosine(beta), jk.ALiBi(lam))
     theta0 = (four_clusters() if prompts == "clusters" else jk.UniformPrompts()).sample(
         jax.random.key(seed), n_tokens

@@ -79,9 +79,10 @@ def fit_simulated(
     import matplotlib.pyplot as plt
 
     from jaxkinetic import fit_by_simulation, plotting
-    from jaxkinetic._types import check_level
+    from jaxkinetic._types import check_level, check_seed
 
     check_level(level)
+    check_seed(simulator.seed)
     if simulator.checkpoint is not None and len(groups) > 1:
         raise ValueError(f"Argument `checkpoint` must be of one fit, but there are {len(groups)} to do.")
     assert simulator.n_tokens is not None

@@ -28,6 +28,7 @@ from jaxkinetic._types import (
     check_positions,
     check_positive,
     check_scalar,
+    require_double,
 )
 from jaxkinetic.inference.held_distance import (
     STEEPEST,
@@ -125,8 +126,7 @@ def design_weights(
     """
     if not isinstance(kernel, Kernel):
         raise ValueError(f"Argument `kernel` must be a Kernel, but is {type(kernel).__name__}.")
-    if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
-        raise ValueError("Designs need double precision: call `jax.config.update('jax_enable_x64', True)` first.")
+    require_double("Designs")
     check_scalar("time", time)
     check_positive("time", time)
     check_at_least("vocab_size", vocab_size, 2)

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxkinetic._show import Shown
-from jaxkinetic._types import as_positions, check_at_least, check_choice, check_level, check_positive
+from jaxkinetic._types import (
+    as_positions,
+    check_at_least,
+    check_choice,
+    check_level,
+    check_positive,
+    require_double,
+)
 from jaxkinetic.inference import search
 from jaxkinetic.inference.curves import RetrievalCurve, as_curves
 from jaxkinetic.inference.intervals import Interval, Profile, profile_intervals, threshold
@@ -214,11 +221,7 @@ def fit_curves(
 
 def check_problem(curves: Sequence[RetrievalCurve], time: float, vocab_size: int) -> None:
     """Refuse single precision, curves that cannot be fitted, and a depth or a vocabulary out of range."""
-    if jnp.result_type(float) != jnp.float64:
-        raise ValueError(
-            "Fits need double precision: call `jax.config.update('jax_enable_x64', True)` first "
-            "(the command line does)."
-        )
+    require_double("Fits")
     _check_curves(curves)
     check_positive("time", time)
     check_at_least("vocab_size", vocab_size, 2)

@@ -12,10 +12,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-from jaxkinetic._types import as_numbers, check_at_least, check_level, check_positive, check_type, round_up
+from jaxkinetic._types import (
+    as_numbers,
+    check_at_least,
+    check_level,
+    check_positive,
+    check_type,
+    require_double,
+    round_up,
+)
 from jaxkinetic.inference.adaptive_grid import (
     adapt,
     centres_of,
@@ -164,11 +171,7 @@ def _adapted(data: Sequence[CurveData], priors: Priors, grid: tuple[int, int]) -
 
 
 def _check(curves, sizes, level, grid):
-    if jnp.result_type(float) != jnp.float64:
-        raise ValueError(
-            "Posteriors need double precision: call `jax.config.update('jax_enable_x64', True)` first "
-            "(the command line does)."
-        )
+    require_double("Posteriors")
     for curve in curves:
         if curve.n_questions is None:
             raise ValueError(f"Argument `curves` must have n_questions, but {curve.label} has none.")

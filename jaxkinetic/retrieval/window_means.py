@@ -20,6 +20,7 @@ class WindowMeans(Shown):
         sources: mean position of the tokens in each, (W,).
         values: mean of the profile, (W,).
         covariance: joint covariance of the means, (W, W).
+        weights: share of each of the estimate's sources in each mean, (W, S).
         n_tokens: N.
         n_prompts: number of prompts they are from.
     """
@@ -28,6 +29,7 @@ class WindowMeans(Shown):
     sources: Float[np.ndarray, " window"]
     values: Float[np.ndarray, " window"]
     covariance: Float[np.ndarray, "window window"]
+    weights: Float[np.ndarray, "window source"] = dataclasses.field(repr=False)
     n_tokens: int
     n_prompts: int
 
@@ -68,5 +70,5 @@ def window_means(estimate: ProfileEstimate, edges: Any) -> WindowMeans:
     weights = inside / inside.sum(axis=1, keepdims=True)
     return WindowMeans(
         ends, weights @ estimate.sources, weights @ estimate.values, weights @ estimate.covariance @ weights.T,
-        estimate.n_tokens, estimate.n_prompts,
+        weights, estimate.n_tokens, estimate.n_prompts,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxkinetic._types import check_at_least, check_finite, check_positive
+from jaxkinetic._types import check_at_least, check_finite, check_positive, check_seed
 from jaxkinetic.law_table import LAWS, build_law, check_keys, number
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw
 from jaxkinetic.particles.ensemble import BLOCK, Moments
@@ -39,10 +39,9 @@ GOALS = ("n_prompts", "standard_error", "max_prompts")
 _INTEGERS = ("n_tokens", "vocab_size")
 _CUSTOM = "custom"
 _MOST = 2**20
-# Prompts are numbered, and tokens counted, in 32 bits; keys are made of seeds of 63.
+# Prompts are numbered, and tokens counted, in 32 bits.
 _MOST_PROMPTS = 2**32
 _MOST_TOKENS = 2**31 - 1
-_MOST_SEED = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,8 +166,7 @@ class SweepConfig:
                 check_at_least(name, value, 2)
                 _check_most(name, value, _MOST_TOKENS)
             self._set(name, tuple(int(value) for value in getattr(self, name)))
-        check_at_least("seed", self.seed, 0)
-        _check_most("seed", self.seed, _MOST_SEED)
+        check_seed(self.seed)
         if self.n_steps is not None:
             check_steps(self.n_steps)
         _check_blocks("chunk", self.chunk)
