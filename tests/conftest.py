@@ -15,12 +15,13 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 def _share_and_speed_up_compilation() -> None:
     """Set up what workers and the programs that tests start inherit: most of the suite's time is compilation.
 
-    All share what has been compiled, and the next run starts anew. XLA's older emitters compile in half the time;
+    All share what has been compiled, small programs too, and the next run starts anew. XLA's older emitters compile in half the time;
     a version that does not know a flag ends the process, so that one is asked first.
     """
     folder = tempfile.mkdtemp(prefix="jaxkinetic-tests-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     quick = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
     asked = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env=quick, capture_output=True)
