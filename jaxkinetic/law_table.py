@@ -8,7 +8,9 @@ JAX is imported inside functions, so that the command line's help appears at onc
 """
 
 import difflib
+import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -105,6 +107,22 @@ def number(value: Any, key: str) -> float:
         raise ValueError(
             f"Argument `{key}` must be finite, but holds an integer of {value.bit_length()} bits."  # pyright: ignore
         ) from error
+
+
+def read_toml(path: Path, known: Sequence[str]) -> dict[str, Any]:
+    """The table of a TOML file that may hold the keys that are known.
+
+    Raises:
+        ValueError: on a file that cannot be read, text that is not TOML, and other keys.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise ValueError(f"The configuration {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    check_keys(table, known, str(path))
+    return table
 
 
 def check_keys(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:

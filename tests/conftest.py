@@ -15,8 +15,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 def _share_and_speed_up_compilation() -> None:
     """Set up what workers and the programs that tests start inherit: most of the suite's time is compilation.
 
-    All share what has been compiled, small programs too, and the next run starts anew. XLA's older emitters compile in half the time;
-    a version that does not know a flag ends the process, so that one is asked first.
+    All share what has been compiled, small programs too, and the next run starts anew. XLA's older emitters compile
+    in half the time; a version that does not know a flag ends the process, so that one is asked first.
     """
     folder = tempfile.mkdtemp(prefix="jaxkinetic-tests-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

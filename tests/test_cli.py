@@ -195,6 +195,23 @@ def test_estimate_takes_from_a_file_what_no_flag_gives(
         assert missing is (not record["control_variate"]) is (record["estimator"] == "glauber")
 
 
+def test_estimate_does_not_wait_for_a_limit_that_its_control_could_not_resolve(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    def unresolved(*_: object) -> None:
+        raise RuntimeError("The limit is not resolved: raise its modes.")
+
+    monkeypatch.setattr("jaxkinetic.retrieval.profile_ensemble.law_control", unresolved)
+    monkeypatch.setattr(sys.modules["jaxkinetic.cli.estimate"], "_limit", unresolved)
+    sizes = ["--n-tokens", "6", "--n-prompts", "32", "--vocab-size", "3", "--sources", "0.5"]
+    assert run(monkeypatch, "estimate", *sizes, "--law", "smooth", "--out", str(tmp_path)) == 0
+    printed = capsys.readouterr()
+    assert "warning: No control variate" in printed.err
+    assert "limit       not available: it is not resolved, as the warning says" in printed.out
+    assert "control     none" not in printed.out
+    assert (tmp_path / "estimate.png").stat().st_size > 10_000
+
+
 def test_interrupted_commands_say_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -301,9 +318,9 @@ def test_bad_input_is_one_line_and_writes_nothing(
 def test_json_that_cannot_be_written_is_refused_before_anything_is_computed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, command: str
 ) -> None:
-    target = str(tmp_path / "missing" / "out.json")
-    shown = refusal(monkeypatch, capsys, tmp_path, command, "--json", target)
-    assert "Argument `json` must be a file that can be written" in shown
+    for folder in (tmp_path / "missing", Path(__file__)):
+        shown = refusal(monkeypatch, capsys, tmp_path, command, "--json", str(folder / "out.json"))
+        assert "Argument `json` must be a file that can be written" in shown
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.optimized
 __all__ = ["no_cache_of_the_user"]
 
 
+@pytest.mark.slow
 def test_weights_profiles_particles_and_figure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def test_posterior_writes_table_picture_and_json(
     assert (tmp_path / "posterior.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_models_are_pooled_when_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:

@@ -70,7 +70,8 @@ def check_folder(path: Path) -> None:
 def check_file(name: str, path: Path, out: Path) -> None:
     """Refuse a file that cannot be written, before anything is computed; ``out`` counts as made."""
     folder = path.parent
-    writable = os.access(path if path.exists() else folder, os.W_OK) or folder.absolute() == out.absolute()
+    writable = folder.is_dir() and os.access(path if path.exists() else folder, os.W_OK)
+    writable = writable or folder.absolute() == out.absolute()
     if path.is_dir() or not writable:
         raise ValueError(f"Argument `{name}` must be a file that can be written, but is {path}.")
 

@@ -25,8 +25,8 @@ from jaxkinetic.law_table import build_law
 if TYPE_CHECKING:
     from jaxkinetic import ProfileEstimate
 
-# Of the limit's solver: more take longer than a line in a picture is worth.
-_MOST_STEPS = 1024
+# Of the limit in a picture: what is not resolved so takes longer than a line is worth.
+_SIZE, _TOLERANCE, _MOST_STEPS = (49, 49, 96), 1e-6, 1024
 
 
 def estimate(
@@ -98,25 +98,20 @@ def estimate(
         return
     for warning in told:
         print(f"jaxkinetic: warning: {warning.message}", file=sys.stderr)
-    limit, missing = (None, None) if accuracy == "hard" else _limit(model, prompts, time, vocab_size, found.sources)
-    lines = [
-        f"estimator   {found.estimator}{', control variate' if found.control_variate else ''}, {found.accuracy} "
-        f"accuracy, {found.n_prompts} prompts of {found.n_tokens} tokens",
-        f"S_N         {found.values.min():.4g} to {found.values.max():.4g}, lowest at sigma_0 = "
-        f"{found.sources[found.values.argmin()]:.4g}",
-        f"error       {np.median(found.standard_error):.2g} (median over {found.sources.size} sources)",
-        f"steps       {found.n_steps}, which leave {found.step_error:.1e} in one prompt's values",
-    ]
-    if control_variate and not found.control_variate and not told:
-        lines.insert(1, f"control     none: {why_no_control(prompts, found.estimator, accuracy)}")
+    unresolved = any("No control variate" in str(warning.message) for warning in told)
+    why = why_no_control(prompts, found.estimator, accuracy) or "it would not lower these errors"
+    say(_table(found, why if control_variate and not unresolved else None), json)
+    limit, missing = None, "it is not resolved, as the warning says" if unresolved else None
+    if accuracy == "soft" and not unresolved:
+        limit, missing = _limit(model, prompts, time, vocab_size, found.sources)
     if limit is not None:
         distance = np.abs(found.values - limit)
-        lines.append(
-            f"limit       S_N differs from S_t by {np.median(distance):.2g} (median), {distance.max():.2g} (most)"
+        say(
+            f"limit       S_N differs from S_t by {np.median(distance):.2g} (median), {distance.max():.2g} (most)",
+            json,
         )
     if missing is not None:
-        lines.append(f"limit       not available: {missing}")
-    say("\n".join(lines), json)
+        say(f"limit       not available: {missing}", json)
     figure, ax = plt.subplots(figsize=(5.6, 4), layout="constrained")
     plotting.plot_estimate(found, ax)
     if limit is not None:
@@ -124,7 +119,7 @@ def estimate(
             ax.plot(found.sources, limit, "x", color=plotting.COLOURS[1], label=r"limit, $S_t(\sigma_0)$")
         else:
             plotting.plot_profile_line(model, time, vocab_size, ax)
-    ax.legend(fontsize=9)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     name = settings["law"] if config is None or isinstance(settings["law"], str) else config.name
     ax.set_title(_title(settings, name, time, found), fontsize=10)
     save(figure, out / "estimate.png", json)
@@ -141,6 +136,25 @@ def estimate(
     write_json(record, json)
 
 
+def _table(found: "ProfileEstimate", why_no_control: str | None) -> str:
+    """What particles say; before the limit, which may take as long again."""
+    import numpy as np
+
+    error = found.step_error
+    left = f"leave {error:.1e} in one prompt's values" if error else "change no value if doubled"
+    lines = [
+        f"estimator   {found.estimator}{', control variate' if found.control_variate else ''}, {found.accuracy} "
+        f"accuracy, {found.n_prompts} prompts of {found.n_tokens} tokens",
+        f"S_N         {found.values.min():.4g} to {found.values.max():.4g}, lowest at sigma_0 = "
+        f"{found.sources[found.values.argmin()]:.4g}",
+        f"error       {np.median(found.standard_error):.2g} (median over {found.sources.size} sources)",
+        f"steps       {found.n_steps}, which {left}",
+    ]
+    if why_no_control is not None and not found.control_variate:
+        lines.insert(1, f"control     none: {why_no_control}")
+    return "\n".join(lines)
+
+
 def _title(settings: dict[str, Any], law: str, time: float, found: "ProfileEstimate") -> str:
     """What a picture of an estimate is of."""
     control = ", control variate" if found.control_variate else ""
@@ -151,10 +165,11 @@ def _title(settings: dict[str, Any], law: str, time: float, found: "ProfileEstim
 
 
 def _limit(model: Any, prompts: Any, time: float, vocab_size: int, sources: Any) -> tuple[Any, str | None]:
-    """S_t at the sources, or why it is not to be had: it comes after the particles, which must not be lost."""
+    """S_t at the sources, or why it is not to be had."""
     import numpy as np
 
     from jaxkinetic.integrate import Solve, reason
+    from jaxkinetic.limit import Resolution
     from jaxkinetic.model import UniformPrompts
     from jaxkinetic.retrieval import law_profile, retrieval_profile
 
@@ -162,8 +177,9 @@ def _limit(model: Any, prompts: Any, time: float, vocab_size: int, sources: Any)
         if isinstance(prompts, UniformPrompts):
             values = retrieval_profile(model, time, vocab_size, sources).values
         else:
-            options = Solve(rtol=1e-12, atol=1e-12, max_steps=_MOST_STEPS)
-            values = law_profile(model, prompts, time, vocab_size, sources, options=options).values
+            size = Resolution(*_SIZE, tolerance=_TOLERANCE)
+            options = Solve(rtol=_TOLERANCE / 100, atol=_TOLERANCE / 100, max_steps=_MOST_STEPS)
+            values = law_profile(model, prompts, time, vocab_size, sources, size, options).values
     except RuntimeError as error:
         return None, reason(error)
     if not np.all(np.isfinite(values)):

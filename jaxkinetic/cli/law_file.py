@@ -12,14 +12,13 @@
 Every key may be left out.
 """
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from jaxkinetic.cli.common import LAM_ALIASES, LAM_HELP
-from jaxkinetic.law_table import LAWS, check_keys, number, numbers
+from jaxkinetic.law_table import LAWS, number, numbers, read_toml
 
 _KEYS = ("beta", "lam", "times", "sources", "observable_mode", "law", "tolerance")
 
@@ -57,13 +56,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Settings of a TOML file; ``law`` is a name or a table.
 
     Raises:
-        ValueError: on text that is not TOML, unknown keys, and values of another kind than the key's.
+        ValueError: as `read_toml`, and on values of another kind than the key's.
     """
-    try:
-        settings = tomllib.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
-    check_keys(settings, _KEYS, str(path))
+    settings = read_toml(path, _KEYS)
     for key in ("beta", "lam", "tolerance"):
         if key in settings:
             settings[key] = number(settings[key], key)

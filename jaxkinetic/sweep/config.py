@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from jaxkinetic._types import check_at_least, check_finite, check_positive, check_seed
-from jaxkinetic.law_table import LAWS, build_law, check_keys, number
+from jaxkinetic.law_table import LAWS, build_law, check_keys, number, read_toml
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw
 from jaxkinetic.particles.ensemble import BLOCK, Moments
 from jaxkinetic.retrieval.profile_ensemble import (
@@ -289,14 +288,9 @@ def read_config(path: Path) -> SweepConfig:
     """The sweep of a TOML file.
 
     Raises:
-        ValueError: on text that is not TOML, unknown keys, and what `SweepConfig` refuses.
+        ValueError: as `read_toml`, and on what `SweepConfig` refuses.
     """
-    try:
-        settings = tomllib.loads(Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
-    check_keys(settings, tuple(field.name for field in dataclasses.fields(SweepConfig)), str(path))
-    return SweepConfig(**settings)
+    return SweepConfig(**read_toml(path, [field.name for field in dataclasses.fields(SweepConfig)]))
 
 
 @functools.lru_cache(maxsize=256)

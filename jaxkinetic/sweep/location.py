@@ -105,8 +105,9 @@ def told(location: Location, what: str) -> Iterator[None]:
     except icechunk.ConflictError as error:
         raise conflict(location) from error
     except failures as error:
-        # Of a store that cannot be read nobody knows what is left.
-        safe = "" if what == "read" else " Its finished chunks are safe."
+        # Of a store that cannot be read nobody knows what is left, and one that is not there has none.
+        missing = location.folder is not None and not location.folder.exists()
+        safe = "" if what in ("read", "made") or missing else " Its finished chunks are safe."
         raise StoreError(f"The store {location} cannot be {what}: {_cause(error)}.{safe}") from error
 
 

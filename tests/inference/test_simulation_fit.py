@@ -208,6 +208,7 @@ def test_interrupted_fits_end_with_the_same_bits(curve, tmp_path, monkeypatch):
     same_bits(fit(curve, checkpoint=path), whole)
 
 
+@pytest.mark.slow
 def test_prompts_that_move_at_once_change_nothing(curve):
     one, other = fit(curve), fit(curve, memory=1.0)
     np.testing.assert_allclose(one.history, other.history, rtol=1e-9)

@@ -75,6 +75,7 @@ def test_every_estimator_is_unbiased(law, estimator, n_prompts, plain_error):
         assert np.all(np.abs(found.values - truth) < 4 * found.standard_error), (found.values, truth)
 
 
+@pytest.mark.slow
 def test_adjoint_of_uniform_prompts_against_the_sum_over_prompts():
     truth = exact(UNIFORM)
     for control in (False, True):

@@ -109,6 +109,7 @@ def many():
     return beta, lam, time, batched(beta, lam, time)
 
 
+@pytest.mark.slow
 def test_the_theorem_is_never_contradicted():
     *_, u = many()
     assert int(u.theorem_holds.sum()) > 250

@@ -48,6 +48,7 @@ def test_planned_work_is_what_a_run_counts(tmp_path: Path, monkeypatch: pytest.M
     jax.clear_caches()
 
 
+@pytest.mark.slow
 def test_prompts_to_a_target_follow_the_variance_of_each_point(tmp_path: Path):
     """Sixteen times the variance at four times the tokens: no one point speaks for the others."""
     config = TINY.replace(
