@@ -81,7 +81,7 @@ def estimate(
 
     from jaxkinetic import ALiBi, CausalAttention, ExpCosine, estimate_profile, plotting
     from jaxkinetic._types import check_seed
-    from jaxkinetic.retrieval.profile_ensemble import why_no_control
+    from jaxkinetic.retrieval.profile_ensemble import NoControlWarning, why_no_control
 
     check_seed(seed)
     writes = start(hosts)
@@ -98,7 +98,7 @@ def estimate(
         return
     for warning in told:
         print(f"jaxkinetic: warning: {warning.message}", file=sys.stderr)
-    unresolved = any("No control variate" in str(warning.message) for warning in told)
+    unresolved = any(issubclass(warning.category, NoControlWarning) for warning in told)
     why = why_no_control(prompts, found.estimator, accuracy) or "it would not lower these errors"
     say(_table(found, why if control_variate and not unresolved else None), json)
     limit, missing = None, "it is not resolved, as the warning says" if unresolved else None

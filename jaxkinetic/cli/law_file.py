@@ -30,7 +30,7 @@ def option(kind: str, help: str, default: str, aliases: tuple[str, ...] = ()) ->
 
 def law_option(default: str) -> Any:
     """The flag of a law's name."""
-    return option("{uniform,smooth,codewords}", "Prompt law by name; any other by --config.", default)
+    return option(f"{{{','.join(LAWS)}}}", "Prompt law by name; any other by --config.", default)
 
 
 LawName = Literal["uniform", "smooth", "codewords"]

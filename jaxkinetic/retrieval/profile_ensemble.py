@@ -32,6 +32,10 @@ Estimator = Literal["auto", "naive", "glauber", "adjoint"]
 _FEW = 9
 
 
+class NoControlWarning(UserWarning):
+    """A control was left out because its limit is not resolved."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ProfileEnsemble:
     """An ensemble whose means are a retrieval profile: checked and tabulated, ready to run.
@@ -276,7 +280,8 @@ def _control(
         why = reason(error)
         if wanted:
             raise RuntimeError(f"Argument `control_variate` must be False here: {where}. {why}") from error
-        warnings.warn(f"No control variate: {where}, so that standard errors are larger. {why}", stacklevel=4)
+        message = f"No control variate: {where}, so that standard errors are larger. {why}"
+        warnings.warn(message, NoControlWarning, stacklevel=4)
         return None
     return control, exact
 
