@@ -10,10 +10,13 @@ Axes, by the letter that stands for them in shapes:
 - ``source`` (S): position sigma_0 of the token to be retrieved.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -28,6 +31,7 @@ __all__ = [
     "as_floats",
     "as_numbers",
     "as_positions",
+    "check",
     "check_angles",
     "check_at_least",
     "check_choice",
@@ -39,9 +43,14 @@ __all__ = [
     "check_seed",
     "check_times",
     "check_type",
+    "finite_array",
+    "finite_scalar",
     "is_concrete",
+    "positive_array",
+    "positive_scalar",
     "require_double",
     "round_up",
+    "trusted",
 ]
 
 Scalar = Float[Array, ""]
@@ -90,25 +99,59 @@ def is_concrete(*values: Any) -> bool:
     return not any(isinstance(v, Tracer) for v in values)
 
 
-def _check(name: str, value: Any, requirement: str, holds: Callable[[np.ndarray], Any]) -> None:
+_TRACED_CHECKS = ContextVar("traced checks", default=True)
+
+
+@contextlib.contextmanager
+def trusted() -> Iterator[None]:
+    """Leave out the checks of traced values, for inner loops whose entry point has made them already.
+
+    A check of a traced value calls back to the host when it fails, which no hot loop should wait for.
+    """
+    token = _TRACED_CHECKS.set(False)
+    try:
+        yield
+    finally:
+        _TRACED_CHECKS.reset(token)
+
+
+def check(name: str, value: Any, requirement: str, holds: Callable[[Any], Any]) -> Any:
+    """Return ``value`` if it satisfies ``holds`` everywhere; else raise an error that names the argument.
+
+    A value that is known now is refused at once. A traced value carries the same check with it, and the program
+    that uses it fails when it runs.
+
+    Args:
+        name: name of the argument.
+        value: array or number; anything else is left to other checks.
+        requirement: what it must do, as in "be finite".
+        holds: condition, elementwise, on a NumPy or a JAX array.
+
+    Raises:
+        ValueError: if the value is known and the condition fails.
+        RuntimeError: at run time, if it is traced and the condition fails.
+    """
     if isinstance(value, str | bytes):
         raise ValueError(f"Argument `{name}` must {requirement}, but is {value!r}.")
+    if not is_concrete(value):
+        if not _TRACED_CHECKS.get():
+            return value
+        return eqx.error_if(value, ~jnp.all(holds(value)), f"Argument `{name}` must {requirement}.")
     looks_like_array = hasattr(value, "__array__") or isinstance(value, int | float | complex)
-    if not is_concrete(value) or not looks_like_array:
-        return
-    if not np.all(holds(np.asarray(value))):
+    if looks_like_array and not np.all(holds(np.asarray(value))):
         shown = np.asarray(value)
         raise ValueError(f"Argument `{name}` must {requirement}, but is {shown if shown.size <= 6 else '...'}.")
+    return value
 
 
-def check_finite(name: str, value: Any) -> None:
-    """Refuse a NaN or an infinity."""
-    _check(name, value, "be finite", np.isfinite)
+def check_finite(name: str, value: Any) -> Any:
+    """Return a value without NaN or infinity."""
+    return check(name, value, "be finite", lambda x: abs(x) < math.inf)
 
 
-def check_positive(name: str, value: Any) -> None:
-    """Refuse what is not finite and above zero."""
-    _check(name, value, "be positive and finite", lambda x: np.isfinite(x) & (x > 0))
+def check_positive(name: str, value: Any) -> Any:
+    """Return a value that is finite and above zero."""
+    return check(name, value, "be positive and finite", lambda x: (x > 0) & (x < math.inf))
 
 
 def check_type(name: str, value: Any, kind: type) -> None:
@@ -126,14 +169,14 @@ def check_scalar(name: str, value: Any) -> None:
         )
 
 
-def check_times(name: str, value: Any) -> None:
-    """Refuse negative or non-finite times."""
-    _check(name, value, "be non-negative and finite", lambda x: np.isfinite(x) & (x >= 0))
+def check_times(name: str, value: Any) -> Any:
+    """Return times that are finite and not negative."""
+    return check(name, value, "be non-negative and finite", lambda x: (x >= 0) & (x < math.inf))
 
 
-def check_positions(name: str, value: Any) -> None:
-    """Refuse positions sigma outside (0, 1]."""
-    _check(name, value, "lie in (0, 1]", lambda x: (x > 0) & (x <= 1))
+def check_positions(name: str, value: Any) -> Any:
+    """Return positions sigma that lie in (0, 1]."""
+    return check(name, value, "lie in (0, 1]", lambda x: (x > 0) & (x <= 1))
 
 
 def check_level(level: float) -> None:
@@ -165,13 +208,13 @@ def require_double(what: str) -> None:
         )
 
 
-def check_increasing(name: str, value: Any) -> None:
-    """Refuse values that do not increase strictly, or that are not one-dimensional."""
+def check_increasing(name: str, value: Any) -> Any:
+    """Return a one-dimensional array whose values increase strictly."""
     if np.ndim(value) != 1 or np.size(value) == 0:
         raise ValueError(
             f"Argument `{name}` must be a non-empty one-dimensional array, but has shape {np.shape(value)}."
         )
-    _check(name, value, "increase strictly", lambda x: x[1:] > x[:-1])
+    return check(name, value, "increase strictly", lambda x: x[1:] > x[:-1])
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
@@ -181,8 +224,8 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         raise ValueError(f"Argument `{name}` must be one of {', '.join(known)}, but is {value!r}.")
 
 
-def check_angles(name: str, value: Any) -> None:
-    """Refuse what is not a one-dimensional floating-point array of at least two finite angles."""
+def check_angles(name: str, value: Any) -> Any:
+    """Return a one-dimensional floating-point array of at least two finite angles."""
     shape, dtype = np.shape(value), getattr(value, "dtype", None)
     if len(shape) != 1:
         raise ValueError(
@@ -193,7 +236,37 @@ def check_angles(name: str, value: Any) -> None:
         raise ValueError(f"Argument `{name}` must hold at least 2 tokens, but holds {shape[0]}.")
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"Argument `{name}` must be real floating-point, but has dtype {dtype}.")
-    check_finite(name, value)
+    return check_finite(name, value)
+
+
+def finite_scalar(name: str) -> Callable[[Any], Scalar]:
+    """Converter for a field that holds one finite number."""
+
+    def convert(value: Any) -> Scalar:
+        check_scalar(name, value)
+        return as_float(check_finite(name, value))
+
+    return convert
+
+
+def finite_array(name: str) -> Callable[[Any], Shaped[Array, "..."]]:
+    """Converter for a field that holds finite numbers."""
+    return lambda value: check_finite(name, as_floats(value))
+
+
+def positive_array(name: str) -> Callable[[Any], Shaped[Array, "..."]]:
+    """Converter for a field that holds positive numbers."""
+    return lambda value: check_positive(name, as_floats(value))
+
+
+def positive_scalar(name: str) -> Callable[[Any], Scalar]:
+    """Converter for a field that holds one positive number."""
+
+    def convert(value: Any) -> Scalar:
+        check_scalar(name, value)
+        return as_float(check_positive(name, value))
+
+    return convert
 
 
 def round_up(n: float, multiple: int) -> int:

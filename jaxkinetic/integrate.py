@@ -88,8 +88,7 @@ def as_times(times: Any, dtype: Any = None) -> Float[Array, " time"]:
     given = times if isinstance(times, jax.Array) else np.asarray(times, dtype=float)
     if np.ndim(given) == 0:
         given = given[None]
-    check_increasing("times", given)
-    check_times("times", given)
+    given = check_times("times", check_increasing("times", given))
     return jnp.asarray(given, dtype=dtype)
 
 

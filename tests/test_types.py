@@ -17,8 +17,40 @@ def test_precision_is_kept():
     assert _types.as_float(np.float32(1)).dtype == np.float32
 
 
-def test_traced_values_are_not_looked_at():
-    jax.jit(lambda x: (_types.check_positive("x", x), x)[1])(-1.0)
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        (_types.check_finite, 1.0, [np.nan, np.inf, -np.inf]),
+        (_types.check_positive, 1.0, [0.0, -1.0, np.nan, np.inf]),
+        (_types.check_times, 0.0, [-1.0, np.nan, np.inf]),
+        (_types.check_positions, 1.0, [0.0, 1.1, -0.1, np.nan]),
+        (lambda name, x: _types.check_increasing(name, x[None] + jnp.arange(2) * x), 1.0, [0.0, -1.0, np.nan]),
+        (lambda name, x: _types.check_angles(name, x[None] + jnp.arange(2.0)), 1.0, [np.nan, np.inf]),
+    ],
+)
+def test_a_traced_value_is_checked_when_the_program_runs(check, good, bad):
+    checked = jax.jit(lambda x: check("x", x))
+    assert np.all(np.isfinite(checked(good)))
+    for value in bad:
+        with pytest.raises((RuntimeError, ValueError), match="Argument `x` must"):
+            jax.block_until_ready(checked(value))
+        with pytest.raises(ValueError, match="Argument `x` must"):
+            check("x", jnp.asarray(value))
+
+
+def test_trusted_programs_hold_no_checks():
+    @jax.jit
+    def checked(x):
+        return _types.check_positive("x", x)
+
+    @jax.jit
+    @_types.trusted()
+    def unchecked(x):
+        return _types.check_positive("x", x)
+
+    assert "callback" in checked.lower(-1.0).as_text()
+    assert "callback" not in unchecked.lower(-1.0).as_text()
+    assert unchecked(-1.0) == -1
 
 
 def test_messages_name_argument_and_value():

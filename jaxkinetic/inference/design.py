@@ -29,6 +29,7 @@ from jaxkinetic._types import (
     check_positive,
     check_scalar,
     require_double,
+    trusted,
 )
 from jaxkinetic.inference.held_distance import (
     STEEPEST,
@@ -173,6 +174,7 @@ def alibi_of_mean_distance(mean_distance: float) -> ALiBi:
     return ALiBi(tilted[0] - tilted[-1])
 
 
+@trusted()
 def profile_of_member(
     family: Family,
     x: Float[Array, " parameter"],

@@ -18,7 +18,15 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxkinetic._show import Shown
-from jaxkinetic._types import check_choice, check_finite, check_level, check_positions, check_positive, round_up
+from jaxkinetic._types import (
+    check_choice,
+    check_finite,
+    check_level,
+    check_positions,
+    check_positive,
+    round_up,
+    trusted,
+)
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import ALiBi, ExpCosine, required_modes
 
@@ -193,6 +201,7 @@ def _evaluate(theta, time, vocab_size, sources):
 
 
 @partial(jax.jit, static_argnums=(4, 5))
+@trusted()
 def _accuracy_and_gradient(theta, time, vocab_size, sources, n_modes, n_kept):
     def accuracy(theta):
         beta, lam, c0, c1 = theta

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar
+from jaxkinetic._types import Scalar, trusted
 from jaxkinetic.model import ExponentialSum, PositionalWeights, PowerLaw, SplineWeights
 
 STEEPEST = 75.0
@@ -109,6 +109,7 @@ def hold_mean_distance(log_values: Float[Array, " knot"], mean_distance: Scalar)
     return _held(member, log_values, mean_distance, -2 * STEEPEST, 2 * STEEPEST).log_values
 
 
+@trusted()
 def _held(
     member: Callable[[Array, Scalar], Weights], x: Array, mean_distance: Scalar, low: Scalar | float,
     high: Scalar | float,

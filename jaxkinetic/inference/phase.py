@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxkinetic._types import Scalar, check_finite, check_positive, check_times, round_up
+from jaxkinetic._types import Scalar, check_finite, check_positive, check_times, round_up, trusted
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import ExpCosine, required_modes
 from jaxkinetic.model.positions import log_sinhc
@@ -142,6 +142,7 @@ def _points(**given):
 
 
 @partial(jax.jit, static_argnums=(1, 2))
+@trusted()
 def _edges(columns, n_modes, n_kept):
     def one(beta, lam, vocab_size):
         rates, weights = (
@@ -180,6 +181,7 @@ class _Modes(eqx.Module):
     last: Scalar
 
 
+@trusted()
 def _modes(beta, lam, time, vocab_size, n_modes, n_kept):
     rates = ExpCosine(beta, n_modes=n_modes).growth_rates()
     growth, weights = time * rates[:n_kept], closed_form.mode_weights(vocab_size, n_kept)
@@ -200,6 +202,7 @@ def _modes(beta, lam, time, vocab_size, n_modes, n_kept):
     return _Modes(growth, weights, jnp.max(rates), jnp.where(everywhere | (lam <= 0) | (time <= 0), 0.0, last))
 
 
+@trusted()
 def phase_point(
     beta: Scalar, lam: Scalar, time: Scalar, vocab_size: Scalar, n_modes: int, n_kept: int, n_terms: int
 ) -> PhaseDiagram:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar
+from jaxkinetic._types import Scalar, trusted
 from jaxkinetic.inference.curves import RetrievalCurve
 from jaxkinetic.limit import closed_form
 from jaxkinetic.limit.mode_series import largest_exponent, mode_sum
@@ -107,6 +107,7 @@ def stack_curves(
     return data, known
 
 
+@trusted()
 def shapes(
     beta: Scalar, lam: Scalar, sources: Float[Array, "curve position"], data: CurveData
 ) -> tuple[Float[Array, "curve position"], Float[Array, " curve"]]:
@@ -130,6 +131,7 @@ def shapes(
     return jax.vmap(one)(data.sources, sources)
 
 
+@trusted()
 def row_shapes(
     beta: Float[Array, " row"], lam: Float[Array, "row column"], data: CurveData
 ) -> tuple[Float[Array, "row column curve position"], Float[Array, "row column curve"]]:

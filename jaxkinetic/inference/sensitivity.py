@@ -18,7 +18,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._show import Shown
-from jaxkinetic._types import Scalar, as_numbers, check_choice, check_finite, check_positive, check_scalar, round_up
+from jaxkinetic._types import (
+    Scalar,
+    as_numbers,
+    check_choice,
+    check_finite,
+    check_positive,
+    check_scalar,
+    round_up,
+    trusted,
+)
 from jaxkinetic.inference.phase import phase_diagram
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import ALiBi, ExpCosine, required_modes
@@ -137,6 +146,7 @@ def _derivatives(p, y, edge, n_modes, n_kept):
     return values, derivatives
 
 
+@trusted()
 def u_quantities(
     p: Float[Array, " parameter"], y: Scalar, edge: float | Scalar, n_modes: int, n_kept: int
 ) -> Float[Array, " quantity"]:

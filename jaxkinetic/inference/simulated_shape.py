@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt
 
-from jaxkinetic._types import PRNGKeyArray
+from jaxkinetic._types import PRNGKeyArray, trusted
 from jaxkinetic.model import CausalAttention
 from jaxkinetic.retrieval.control import Control
 from jaxkinetic.retrieval.estimators import ESTIMATORS, Problem, adjoint_prediction, glauber_prediction, redrawn
@@ -59,6 +59,7 @@ class SimulatedShape(eqx.Module):
     build: Builder = eqx.field(static=True)
     estimator: str = eqx.field(static=True)
 
+    @trusted()
     def model(self, u: Float[Array, "2"]) -> CausalAttention:
         """The model at coordinates u."""
         return self.build(jnp.exp(u[0]), jnp.sinh(u[1]))

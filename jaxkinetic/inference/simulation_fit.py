@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._show import Shown
-from jaxkinetic._types import PRNGKeyArray, check_at_least, check_choice, check_level, check_positive
+from jaxkinetic._types import PRNGKeyArray, check_at_least, check_choice, check_level, check_positive, trusted
 from jaxkinetic.inference.curves import RetrievalCurve, as_curves
 from jaxkinetic.inference.experiment import spectrum
 from jaxkinetic.inference.fit import check_problem, check_ranges, fit_curves, goodness
@@ -276,6 +276,7 @@ class _Standard:
 
     n_modes: int
 
+    @trusted()
     def __call__(self, beta: Array, lam: Array) -> CausalAttention:
         return CausalAttention(ExpCosine(beta, n_modes=self.n_modes), ALiBi(lam))
 

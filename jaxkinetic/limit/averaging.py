@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar, check_at_least
+from jaxkinetic._types import Scalar, check_at_least, trusted
 from jaxkinetic.limit import chebyshev
 from jaxkinetic.limit.closed_form import goursat_variable, source_position
 from jaxkinetic.model.positions import ALiBi, PositionalWeights, require_alibi
@@ -69,6 +69,7 @@ class SourceNodes(eqx.Module):
     density: Float[Array, " node"]
     positions: ALiBi
 
+    @trusted()
     def __init__(self, positions: PositionalWeights, source: Scalar, n_nodes: int):
         check_at_least("n_nodes", n_nodes, 3)
         positions = require_alibi(positions, "the variable Y of (1.24)", _INSTEAD)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar, as_float, check_at_least, check_finite, check_scalar
+from jaxkinetic._types import Scalar, check_at_least, finite_scalar
 
 
 class PositionalWeights(eqx.Module):
@@ -75,11 +75,7 @@ class ALiBi(PositionalWeights):
         ValueError: if lam is not a finite scalar.
     """
 
-    lam: Scalar = eqx.field(converter=as_float)
-
-    def __check_init__(self):
-        check_scalar("lam", self.lam)
-        check_finite("lam", self.lam)
+    lam: Scalar = eqx.field(converter=finite_scalar("lam"))
 
     def log_weight(self, distance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """-lam s."""

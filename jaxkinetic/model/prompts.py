@@ -17,12 +17,12 @@ from jaxkinetic._types import (
     Angles,
     PRNGKeyArray,
     Scalar,
-    as_float,
     as_floats,
     check_at_least,
     check_finite,
-    check_positive,
+    finite_array,
     is_concrete,
+    positive_scalar,
 )
 
 _TWO_PI = 2 * np.pi
@@ -182,16 +182,14 @@ class ClusterPrompts(PromptLaw):
         width: standard deviation of the angle within a cluster, radians.
     """
 
-    centers: Float[Array, " cluster"] = eqx.field(converter=as_floats)
-    width: Scalar = eqx.field(converter=as_float)
+    centers: Float[Array, " cluster"] = eqx.field(converter=finite_array("centers"))
+    width: Scalar = eqx.field(converter=positive_scalar("width"))
 
     def __check_init__(self):
         if self.centers.ndim != 1 or self.centers.size == 0:
             raise ValueError(
                 f"Argument `centers` must be a non-empty one-dimensional array, but has shape {self.centers.shape}."
             )
-        check_finite("centers", self.centers)
-        check_positive("width", self.width)
 
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` angles, consecutive tokens near the same centre."""

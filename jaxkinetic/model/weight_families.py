@@ -1,6 +1,7 @@
 """Positional weights other than ALiBi: sums of exponentials, power laws, splines of the logarithm."""
 
 from functools import cache
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar, as_float, as_floats, check_finite, check_positive, check_scalar, is_concrete
+from jaxkinetic._types import (
+    Scalar,
+    check,
+    finite_array,
+    finite_scalar,
+    is_concrete,
+    positive_array,
+    positive_scalar,
+)
 from jaxkinetic.model.positions import ALiBi, PositionalWeights, log_sinhc
 
 _GAUSS_NODES = 12
@@ -27,8 +36,8 @@ class ExponentialSum(PositionalWeights):
         ValueError: on shapes that differ, amplitudes that are not positive, or rates that are not finite.
     """
 
-    amplitudes: Float[Array, " term"] = eqx.field(converter=as_floats)
-    rates: Float[Array, " term"] = eqx.field(converter=as_floats)
+    amplitudes: Float[Array, " term"] = eqx.field(converter=positive_array("amplitudes"))
+    rates: Float[Array, " term"] = eqx.field(converter=finite_array("rates"))
 
     def __check_init__(self):
         if self.amplitudes.ndim != 1 or self.amplitudes.size == 0:
@@ -41,8 +50,6 @@ class ExponentialSum(PositionalWeights):
                 f"Argument `rates` must have shape {self.amplitudes.shape}, as `amplitudes`, but has shape "
                 f"{self.rates.shape}."
             )
-        check_positive("amplitudes", self.amplitudes)
-        check_finite("rates", self.rates)
 
     def _total(self, terms: Float[Array, "term *shape"]) -> Float[Array, "*shape"]:
         log_amplitudes = jnp.log(self.amplitudes).reshape(-1, *[1] * (terms.ndim - 1))
@@ -77,6 +84,11 @@ class ExponentialSum(PositionalWeights):
         return (jnp.log(self.amplitudes) - decay)[:, None] + growth[:, None] * j[None, :], decay, growth
 
 
+def _exponent(value: Any) -> Scalar:
+    value = finite_scalar("exponent")(value)
+    return check("exponent", value, "be at least 0", lambda p: p >= 0)
+
+
 class PowerLaw(PositionalWeights):
     """Attention that decays as a power of the distance, b(s) = (s + scale)^{-exponent}.
 
@@ -88,19 +100,13 @@ class PowerLaw(PositionalWeights):
         ValueError: on a negative exponent, a scale that is not positive, or b(0) / b(1) above e^80.
     """
 
-    exponent: Scalar = eqx.field(converter=as_float)
-    scale: Scalar = eqx.field(converter=as_float)
+    exponent: Scalar = eqx.field(converter=_exponent)
+    scale: Scalar = eqx.field(converter=positive_scalar("scale"))
 
     def __check_init__(self):
-        check_scalar("exponent", self.exponent)
-        check_scalar("scale", self.scale)
-        check_finite("exponent", self.exponent)
-        check_positive("scale", self.scale)
         if is_concrete(self.exponent, self.scale):
             # NumPy: under `jax.jit` numbers that are known stay known.
             exponent, scale = np.asarray(self.exponent), np.asarray(self.scale)
-            if exponent < 0:
-                raise ValueError(f"Argument `exponent` must be at least 0, but is {float(exponent):g}.")
             _check_range("exponent", float(exponent * np.log1p(1 / scale)))
 
     def log_weight(self, distance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -139,7 +145,7 @@ class SplineWeights(PositionalWeights):
         ValueError: on fewer than 4 values, values that are not finite, or that differ by more than 80.
     """
 
-    log_values: Float[Array, " knot"] = eqx.field(converter=as_floats)
+    log_values: Float[Array, " knot"] = eqx.field(converter=finite_array("log_values"))
 
     def __check_init__(self):
         if self.log_values.ndim != 1 or self.log_values.size < 4:
@@ -147,7 +153,6 @@ class SplineWeights(PositionalWeights):
                 "Argument `log_values` must be one-dimensional with at least 4 values, but has shape "
                 f"{self.log_values.shape}."
             )
-        check_finite("log_values", self.log_values)
         if is_concrete(self.log_values):
             _check_range("log_values", float(np.ptp(np.asarray(self.log_values))))
 

@@ -31,7 +31,7 @@ def spectral_drift(model: CausalAttention, theta: Angles) -> Angles:
     Raises:
         RuntimeError: if beta is traced and the kernel's modes do not resolve it.
     """
-    check_angles("theta", theta)
+    theta = check_angles("theta", theta)
     if not is_concrete(*jax.tree.leaves(model.kernel)):
         theta = model.check_resolved(theta)
     return velocity(model, theta)

@@ -61,7 +61,7 @@ def simulate(
         ValueError: on angles of the wrong shape or dtype, or times unsorted, negative or not finite.
         RuntimeError: if the solve fails and ``options.throw`` is on.
     """
-    check_angles("theta0", theta0)
+    theta0 = check_angles("theta0", theta0)
     if not is_concrete(*jax.tree.leaves(model)):
         theta0 = model.check_resolved(theta0)
     return _simulate(model, theta0, as_times(times, theta0.dtype), Solve() if options is None else options, drift)
