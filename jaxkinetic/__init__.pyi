@@ -4,28 +4,22 @@ __version__: str
 
 from .inference import (
     CurveFit,
-    DesignedWeights,
     Interval,
     NextMeasurement,
-    PhaseDiagram,
     PlannedExperiment,
     Posterior,
     Priors,
     RetrievalCurve,
-    Sensitivity,
     SimulationFit,
     curve_posterior,
-    design_weights,
     fit_by_simulation,
     fit_curves,
     list_models,
     load_baselines,
     load_curves,
     next_measurement,
-    phase_diagram,
     plan_experiment,
     read_curves,
-    u_sensitivity,
 )
 from .integrate import Solve
 from .limit import (
@@ -69,6 +63,14 @@ from .retrieval import (
     u_shape,
     uniform_codeword_correction,
     window_means,
+)
+from .shape import (
+    DesignedWeights,
+    PhaseDiagram,
+    Sensitivity,
+    design_weights,
+    phase_diagram,
+    u_sensitivity,
 )
 from .sweep import (
     SweepConfig,

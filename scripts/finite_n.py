@@ -19,8 +19,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import jaxkinetic as jk
-from jaxkinetic.inference.phase import phase_edges
 from jaxkinetic.plotting import COLOURS, MARKERS
+from jaxkinetic.shape.phase import phase_edges
 
 LAMS = (0.3, 1.0, 6.0)
 PROMPTS = {100: 32768, 300: 8192, 1000: 2048}

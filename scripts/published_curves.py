@@ -8,8 +8,8 @@ import argparse
 import jax
 
 import jaxkinetic as jk
-from jaxkinetic.inference.curves import by_model
-from jaxkinetic.inference.posterior import ALTERNATIVES
+from jaxkinetic.inference.data.curves import by_model
+from jaxkinetic.inference.posterior.curve_posterior import ALTERNATIVES
 
 
 def interval(found: jk.CurveFit, name: str) -> str:

@@ -95,7 +95,7 @@ def design(
 def _read_target(path: Path) -> tuple[Any, Any]:
     import numpy as np
 
-    from jaxkinetic.inference.csv_table import number, open_table
+    from jaxkinetic.inference.data.csv_table import number, open_table
 
     columns = ("position", "value")
     with open_table(path) as reader:

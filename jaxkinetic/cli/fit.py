@@ -109,7 +109,7 @@ def _groups(
 ) -> "list[list[RetrievalCurve]]":
     """Curves that are fitted together: those of one model and task."""
     from jaxkinetic import load_curves, read_curves
-    from jaxkinetic.inference.curves import by_model
+    from jaxkinetic.inference.data.curves import by_model
 
     if csv:
         return by_model(curve for path in csv for curve in read_curves(path, n_items))

@@ -60,7 +60,7 @@ def phase(
     import numpy as np
 
     from jaxkinetic import phase_diagram, plotting
-    from jaxkinetic.inference import phase_edges
+    from jaxkinetic.shape import phase_edges
 
     def plane(beta: Any, lam: Any) -> tuple[np.ndarray, ...]:
         recency, theorem = phase_edges(beta, lam, vocab_size)

@@ -90,7 +90,7 @@ def posterior(
         plotting,
         read_curves,
     )
-    from jaxkinetic.inference.curves import by_model
+    from jaxkinetic.inference.data.curves import by_model
 
     if csv:
         groups = by_model(curve for path in csv for curve in read_curves(path, n_items))

@@ -62,8 +62,8 @@ def sensitivity(
 def _table(found: "Sensitivity", planned: "PlannedExperiment") -> str:
     import numpy as np
 
-    from jaxkinetic.inference.experiment import PARAMETERS
-    from jaxkinetic.inference.sensitivity import QUANTITIES
+    from jaxkinetic.inference.planned_experiment import PARAMETERS
+    from jaxkinetic.shape.sensitivity import QUANTITIES
 
     names = ("beta", "lam", "t", "M")
     errors = found.standard_errors(planned.covariance[:2, :2])
@@ -84,7 +84,7 @@ def _table(found: "Sensitivity", planned: "PlannedExperiment") -> str:
 
 
 def _record(found: "Sensitivity", planned: "PlannedExperiment") -> dict[str, Any]:
-    from jaxkinetic.inference.sensitivity import PARAMETERS, QUANTITIES
+    from jaxkinetic.shape.sensitivity import PARAMETERS, QUANTITIES
 
     return {
         "parameters": dict(zip(PARAMETERS, found.parameters.tolist(), strict=True)),

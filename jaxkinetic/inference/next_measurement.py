@@ -26,9 +26,9 @@ from jaxtyping import Float
 
 from jaxkinetic._show import Shown
 from jaxkinetic._types import as_numbers, as_positions, check_type
-from jaxkinetic.inference.curves import RetrievalCurve
-from jaxkinetic.inference.outlook import Outlook, cut_normal
-from jaxkinetic.inference.posterior_summary import Posterior
+from jaxkinetic.inference.data.curves import RetrievalCurve
+from jaxkinetic.inference.posterior.posterior import Posterior
+from jaxkinetic.inference.posterior.predictive import Outlook, cut_normal
 
 _DRAWS = 512
 _POSITIONS = 39

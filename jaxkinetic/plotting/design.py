@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from jaxkinetic.inference.design import DesignedWeights
 from jaxkinetic.model import PositionalWeights
 from jaxkinetic.plotting.style import COLOURS, MARKERS
 from jaxkinetic.retrieval import WindowMeans
+from jaxkinetic.shape.weight_design import DesignedWeights
 
 _NAMES = ("designed", "ALiBi")
 _LINES = ("-", "--")

@@ -12,8 +12,8 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullFormatter
 
-from jaxkinetic.inference.phase import PhaseDiagram
 from jaxkinetic.plotting.style import COLOURS
+from jaxkinetic.shape.phase import PhaseDiagram
 
 _NAMES = {"lam": r"positional bias, $\lambda$", "beta": r"sharpness of attention, $\beta$"}
 _DEPTHS = (0.02, 0.1, 0.3, 0.5, 0.7)

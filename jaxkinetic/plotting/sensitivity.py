@@ -5,9 +5,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxkinetic.inference.experiment import PlannedExperiment
-from jaxkinetic.inference.sensitivity import QUANTITIES, Sensitivity
+from jaxkinetic.inference.planned_experiment import PlannedExperiment
 from jaxkinetic.plotting.style import COLOURS
+from jaxkinetic.shape.sensitivity import QUANTITIES, Sensitivity
 
 _SYMBOLS = (r"$\beta$", r"$\lambda$", "$t$", "$M$")
 _HATCHES = ("", "//", "..", "xx")

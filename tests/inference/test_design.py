@@ -20,8 +20,8 @@ from jaxkinetic import (
     retrieval_profile,
     window_means,
 )
-from jaxkinetic.inference.design import alibi_of_mean_distance, profile_of_member
-from jaxkinetic.inference.held_distance import ExponentialFamily, PowerFamily, SplineFamily, hold_mean_distance
+from jaxkinetic.shape.weight_design import alibi_of_mean_distance, profile_of_member
+from jaxkinetic.shape.weights_at_distance import ExponentialFamily, PowerFamily, SplineFamily, hold_mean_distance
 
 pytestmark = pytest.mark.optimized
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from jaxkinetic.inference import CurveFit, RetrievalCurve, fit_curves, load_curves, search
+from jaxkinetic.inference import CurveFit, RetrievalCurve, fit_curves, load_curves
+from jaxkinetic.inference.fit import search
 from jaxkinetic.model import ExpCosine
 from tests.inference import oracle
 from tests.inference.planted import BETA, LAM, planted, points

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from jaxkinetic.inference import CurveFit, Interval, fit_curves, load_curves
-from jaxkinetic.inference.intervals import threshold
+from jaxkinetic.inference.fit.intervals import threshold
 from tests.inference import oracle
 from tests.inference.planted import points
 

@@ -9,7 +9,7 @@ from scipy import special, stats
 
 import jaxkinetic as jk
 from jaxkinetic import NextMeasurement, Priors, RetrievalCurve, curve_posterior, next_measurement
-from jaxkinetic.inference.outlook import cut_normal
+from jaxkinetic.inference.posterior.predictive import cut_normal
 from tests.inference import oracle
 
 pytestmark = pytest.mark.optimized

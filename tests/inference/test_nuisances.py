@@ -4,7 +4,7 @@ import pytest
 from scipy import integrate, stats
 
 from jaxkinetic.inference import Priors
-from jaxkinetic.inference.nuisances import (
+from jaxkinetic.inference.posterior.priors import (
     alternative_columns,
     integrate_nuisances,
     linear_evidence,

@@ -7,8 +7,8 @@ import pytest
 from scipy.optimize import brentq
 
 from jaxkinetic import ALiBi, CausalAttention, ExpCosine, phase_diagram, u_shape
-from jaxkinetic.inference import phase_edges
 from jaxkinetic.limit import closed_form
+from jaxkinetic.shape import phase_edges
 from tests.inference import oracle
 
 MODES = 60

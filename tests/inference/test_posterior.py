@@ -18,7 +18,7 @@ from jaxkinetic import (
     load_curves,
     plan_experiment,
 )
-from jaxkinetic.inference.grid_likelihood import log_likelihood
+from jaxkinetic.inference.posterior.grid_likelihood import log_likelihood
 from jaxkinetic.limit import closed_form
 from tests.inference import oracle
 

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from jaxkinetic.inference import RetrievalCurve, load_curves
-from jaxkinetic.inference.projection import CurveData, chi_squared, lines, project, residuals, shapes, stack_curves
+from jaxkinetic.inference.fit.likelihood import (
+    CurveData,
+    chi_squared,
+    lines,
+    project,
+    residuals,
+    shapes,
+    stack_curves,
+)
 from jaxkinetic.model import required_modes
 from tests.inference import oracle
 from tests.inference.planted import points

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkinetic.inference import load_curves, search
-from jaxkinetic.inference.projection import stack_curves
-from jaxkinetic.inference.search import FIXED_BETA, FIXED_LAM, FREE, Polished, Range
+from jaxkinetic.inference import load_curves
+from jaxkinetic.inference.fit import search
+from jaxkinetic.inference.fit.likelihood import stack_curves
+from jaxkinetic.inference.fit.search import FIXED_BETA, FIXED_LAM, FREE, Polished, Range
 from jaxkinetic.model import required_modes
 from tests.inference import oracle
 from tests.inference.planted import points

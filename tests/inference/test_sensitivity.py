@@ -3,7 +3,7 @@ import pytest
 from scipy.optimize import brentq, minimize_scalar
 
 from jaxkinetic import phase_diagram, u_sensitivity
-from jaxkinetic.inference.sensitivity import PARAMETERS, QUANTITIES
+from jaxkinetic.shape.sensitivity import PARAMETERS, QUANTITIES
 from tests.inference import oracle
 
 POINTS = [

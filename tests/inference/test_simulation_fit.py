@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
-from jaxkinetic.inference import simulation_run
-from jaxkinetic.inference.simulated_shape import SPACING, Geometry, SimulatedShape, coordinates
-from jaxkinetic.inference.simulation_state import Weighted, eliminate, whitening
+from jaxkinetic.inference.simulated import simulation_run
+from jaxkinetic.inference.simulated.simulated_shape import SPACING, Geometry, SimulatedShape, coordinates
+from jaxkinetic.inference.simulated.simulation_blocks import Weighted, eliminate, whitening
 from jaxkinetic.integrate import constant_steps, march
 from jaxkinetic.particles.drift import velocity
 from jaxkinetic.plotting import plot_simulation_fit

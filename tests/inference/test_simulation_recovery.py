@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
-from jaxkinetic.inference.simulated_shape import coordinates
+from jaxkinetic.inference.simulated.simulated_shape import coordinates
 from tests.inference import oracle
 from tests.inference.test_simulation_fit import alibi, planted
 from tests.limit.laws import CODEWORDS

@@ -6,13 +6,13 @@ Curves that reject the model itself are no such case: they do so within the prio
 import dataclasses
 from collections.abc import Sequence
 
-from jaxkinetic.inference.adaptive_grid import centres_of
-from jaxkinetic.inference.coordinates import ends_of_rows, lam_at, ranges
-from jaxkinetic.inference.curves import RetrievalCurve
-from jaxkinetic.inference.fit import goodness
-from jaxkinetic.inference.nuisances import Priors
-from jaxkinetic.inference.peaks import Summits, likeliest, summits
-from jaxkinetic.inference.projection import CurveData
+from jaxkinetic.inference.data.curves import RetrievalCurve
+from jaxkinetic.inference.fit.curve_fit import goodness
+from jaxkinetic.inference.fit.likelihood import CurveData
+from jaxkinetic.inference.posterior.adaptive_grid import centres_of
+from jaxkinetic.inference.posterior.coordinates import ends_of_rows, lam_at, ranges
+from jaxkinetic.inference.posterior.peaks import Summits, likeliest, summits
+from jaxkinetic.inference.posterior.priors import Priors
 
 _SPREADS = 6
 _UNHEARD_OF = 1e-6

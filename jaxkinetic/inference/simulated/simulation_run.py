@@ -11,9 +11,9 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxkinetic._types import PRNGKeyArray
-from jaxkinetic.inference import simulation_state as state
-from jaxkinetic.inference.search import Range
-from jaxkinetic.inference.simulated_shape import (
+from jaxkinetic.inference.fit.search import Range
+from jaxkinetic.inference.simulated import simulation_blocks as state
+from jaxkinetic.inference.simulated.simulated_shape import (
     SPACING,
     Builder,
     Geometry,
@@ -23,7 +23,7 @@ from jaxkinetic.inference.simulated_shape import (
     parameters,
     run_block,
 )
-from jaxkinetic.inference.simulation_state import Blocks, Elimination, Progress, Weighted
+from jaxkinetic.inference.simulated.simulation_blocks import Blocks, Elimination, Progress, Weighted
 from jaxkinetic.model import PromptLaw
 from jaxkinetic.particles.ensemble import batch_size, local_devices
 from jaxkinetic.retrieval.estimators import Problem

@@ -28,9 +28,9 @@ from jaxkinetic._types import (
     round_up,
     trusted,
 )
-from jaxkinetic.inference.phase import phase_diagram
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import ALiBi, ExpCosine, required_modes
+from jaxkinetic.shape.phase import phase_diagram
 
 PARAMETERS = ("beta", "lam", "time", "vocab_size")
 _LARGEST_LAM = 600.0

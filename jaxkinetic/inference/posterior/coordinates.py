@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxkinetic.inference.nuisances import Priors
+from jaxkinetic.inference.posterior.priors import Priors
 
 
 def ranges(priors: Priors) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -20,11 +20,11 @@ from jaxkinetic._types import (
     check_positive,
     require_double,
 )
-from jaxkinetic.inference import search
-from jaxkinetic.inference.curves import RetrievalCurve, as_curves
-from jaxkinetic.inference.intervals import Interval, Profile, profile_intervals, threshold
-from jaxkinetic.inference.projection import CurveData, lines, shapes, stack_curves
-from jaxkinetic.inference.search import FREE, Range, Surface
+from jaxkinetic.inference.data.curves import RetrievalCurve, as_curves
+from jaxkinetic.inference.fit import search
+from jaxkinetic.inference.fit.intervals import Interval, Profile, profile_intervals, threshold
+from jaxkinetic.inference.fit.likelihood import CurveData, lines, shapes, stack_curves
+from jaxkinetic.inference.fit.search import FREE, Range, Surface
 from jaxkinetic.model import ExpCosine, required_modes
 
 _WIDENINGS = 8

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxkinetic.inference.adaptive_grid import centres_of
-from jaxkinetic.inference.coordinates import ends_of_rows, lam_at, ranges, v_of
-from jaxkinetic.inference.grid_likelihood import log_likelihood
-from jaxkinetic.inference.nuisances import Priors
-from jaxkinetic.inference.projection import CurveData, residuals
-from jaxkinetic.inference.search import FIXED_LAM, FREE, LANES, Range, is_local_minimum, polish
+from jaxkinetic.inference.fit.likelihood import CurveData, residuals
+from jaxkinetic.inference.fit.search import FIXED_LAM, FREE, LANES, Range, is_local_minimum, polish
+from jaxkinetic.inference.posterior.adaptive_grid import centres_of
+from jaxkinetic.inference.posterior.coordinates import ends_of_rows, lam_at, ranges, v_of
+from jaxkinetic.inference.posterior.grid_likelihood import log_likelihood
+from jaxkinetic.inference.posterior.priors import Priors
 
 _MOST_MAXIMA = 32
 _MOST_POLISHED = 24

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._types import Scalar
-from jaxkinetic.inference.nuisances import LinePriors, Nuisances, integrate_nuisances, standardise
-from jaxkinetic.inference.projection import CurveData, row_shapes, shapes
+from jaxkinetic.inference.fit.likelihood import CurveData, row_shapes, shapes
+from jaxkinetic.inference.posterior.priors import LinePriors, Nuisances, integrate_nuisances, standardise
 
 _ROWS, _COLUMNS = 16, 32
 

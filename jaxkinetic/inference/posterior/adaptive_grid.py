@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxkinetic.inference.intervals import Interval, threshold
+from jaxkinetic.inference.fit.intervals import Interval, threshold
 
 _NEGLIGIBLE = 30.0
 

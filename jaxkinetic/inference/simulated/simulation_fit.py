@@ -23,14 +23,14 @@ from jaxtyping import Array, Float
 
 from jaxkinetic._show import Shown
 from jaxkinetic._types import PRNGKeyArray, check_at_least, check_choice, check_level, check_positive, trusted
-from jaxkinetic.inference.curves import RetrievalCurve, as_curves
-from jaxkinetic.inference.experiment import spectrum
-from jaxkinetic.inference.fit import check_problem, check_ranges, fit_curves, goodness
-from jaxkinetic.inference.projection import stack_curves
-from jaxkinetic.inference.search import Range
-from jaxkinetic.inference.simulated_shape import SPACING, Builder, coordinates, parameters
-from jaxkinetic.inference.simulation_run import Run, Settings, prepare_run
-from jaxkinetic.inference.simulation_state import Blocks, Weighted, counted
+from jaxkinetic.inference.data.curves import RetrievalCurve, as_curves
+from jaxkinetic.inference.fit.curve_fit import check_problem, check_ranges, fit_curves, goodness
+from jaxkinetic.inference.fit.likelihood import stack_curves
+from jaxkinetic.inference.fit.search import Range
+from jaxkinetic.inference.planned_experiment import spectrum
+from jaxkinetic.inference.simulated.simulated_shape import SPACING, Builder, coordinates, parameters
+from jaxkinetic.inference.simulated.simulation_blocks import Blocks, Weighted, counted
+from jaxkinetic.inference.simulated.simulation_run import Run, Settings, prepare_run
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw, UniformPrompts, required_modes
 from jaxkinetic.retrieval.profile_ensemble import Estimator, choose_estimator, source_tokens
 

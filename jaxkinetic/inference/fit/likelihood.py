@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._types import Scalar, trusted
-from jaxkinetic.inference.curves import RetrievalCurve
+from jaxkinetic.inference.data.curves import RetrievalCurve
 from jaxkinetic.limit import closed_form
 from jaxkinetic.limit.mode_series import largest_exponent, mode_sum
 from jaxkinetic.model import ALiBi, ExpCosine

@@ -31,7 +31,10 @@ from jaxkinetic._types import (
     require_double,
     trusted,
 )
-from jaxkinetic.inference.held_distance import (
+from jaxkinetic.limit import closed_form
+from jaxkinetic.limit.iterated_kernels import iterated_kernels
+from jaxkinetic.model import ALiBi, Kernel, PositionalWeights
+from jaxkinetic.shape.weights_at_distance import (
     STEEPEST,
     ExponentialFamily,
     Family,
@@ -39,9 +42,6 @@ from jaxkinetic.inference.held_distance import (
     SplineFamily,
     hold_mean_distance,
 )
-from jaxkinetic.limit import closed_form
-from jaxkinetic.limit.iterated_kernels import iterated_kernels
-from jaxkinetic.model import ALiBi, Kernel, PositionalWeights
 
 FAMILIES = ("spline", "exponentials", "power-law")
 _SEARCH_NODES, _NODES = 8, 24

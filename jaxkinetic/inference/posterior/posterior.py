@@ -8,13 +8,13 @@ import numpy as np
 
 from jaxkinetic._show import Shown
 from jaxkinetic._types import as_positions, check_at_least, check_choice, check_level
-from jaxkinetic.inference.adaptive_grid import column_marginal, prior_share
-from jaxkinetic.inference.coordinates import lam_of_v, ranges
-from jaxkinetic.inference.curves import RetrievalCurve
-from jaxkinetic.inference.intervals import Interval
-from jaxkinetic.inference.nuisances import Priors
-from jaxkinetic.inference.outlook import Outlook, draw_lines, outlook
-from jaxkinetic.inference.projection import CurveData
+from jaxkinetic.inference.data.curves import RetrievalCurve
+from jaxkinetic.inference.fit.intervals import Interval
+from jaxkinetic.inference.fit.likelihood import CurveData
+from jaxkinetic.inference.posterior.adaptive_grid import column_marginal, prior_share
+from jaxkinetic.inference.posterior.coordinates import lam_of_v, ranges
+from jaxkinetic.inference.posterior.predictive import Outlook, draw_lines, outlook
+from jaxkinetic.inference.posterior.priors import Priors
 
 _DRAWS = 2000
 

@@ -23,7 +23,10 @@ from jaxkinetic._types import (
     require_double,
     round_up,
 )
-from jaxkinetic.inference.adaptive_grid import (
+from jaxkinetic.inference.data.curves import RetrievalCurve, as_curves
+from jaxkinetic.inference.fit.curve_fit import goodness
+from jaxkinetic.inference.fit.likelihood import CurveData, stack_curves
+from jaxkinetic.inference.posterior.adaptive_grid import (
     adapt,
     centres_of,
     column_marginal,
@@ -33,15 +36,12 @@ from jaxkinetic.inference.adaptive_grid import (
     raise_to,
     shortest_interval,
 )
-from jaxkinetic.inference.coordinates import ends_of_rows, lam_at, lam_of_v, ranges, v_of
-from jaxkinetic.inference.curves import RetrievalCurve, as_curves
-from jaxkinetic.inference.fit import goodness
-from jaxkinetic.inference.grid_likelihood import log_likelihood
-from jaxkinetic.inference.nuisances import Priors, alternative_columns, linear_evidence
-from jaxkinetic.inference.peaks import Summits, summits
-from jaxkinetic.inference.posterior_summary import Posterior
-from jaxkinetic.inference.prior_check import check_priors
-from jaxkinetic.inference.projection import CurveData, stack_curves
+from jaxkinetic.inference.posterior.coordinates import ends_of_rows, lam_at, lam_of_v, ranges, v_of
+from jaxkinetic.inference.posterior.grid_likelihood import log_likelihood
+from jaxkinetic.inference.posterior.peaks import Summits, summits
+from jaxkinetic.inference.posterior.posterior import Posterior
+from jaxkinetic.inference.posterior.prior_check import check_priors
+from jaxkinetic.inference.posterior.priors import Priors, alternative_columns, linear_evidence
 from jaxkinetic.model import required_modes
 
 ALTERNATIVES = ("constant", "quadratic", "free-form")

@@ -12,9 +12,9 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Float
 
-from jaxkinetic.inference.grid_likelihood import remaining
-from jaxkinetic.inference.nuisances import LinePriors
-from jaxkinetic.inference.projection import CurveData
+from jaxkinetic.inference.fit.likelihood import CurveData
+from jaxkinetic.inference.posterior.grid_likelihood import remaining
+from jaxkinetic.inference.posterior.priors import LinePriors
 
 _CHUNK, _POSITIONS = 256, 64
 _DEEP = -30.0

@@ -18,7 +18,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxkinetic.inference.projection import CurveData, chi_squared, residuals
+from jaxkinetic.inference.fit.likelihood import CurveData, chi_squared, residuals
 
 Values = TypeVar("Values", Array, np.ndarray)
 LANES = 64

@@ -7,9 +7,9 @@ from statistics import NormalDist
 import numpy as np
 
 from jaxkinetic._show import Shown
-from jaxkinetic.inference import search
-from jaxkinetic.inference.projection import CurveData
-from jaxkinetic.inference.search import FIXED_BETA, FIXED_LAM, LANES, Polished, Range, Surface
+from jaxkinetic.inference.fit import search
+from jaxkinetic.inference.fit.likelihood import CurveData
+from jaxkinetic.inference.fit.search import FIXED_BETA, FIXED_LAM, LANES, Polished, Range, Surface
 
 PARAMETERS = ("beta", "lam")
 _ROUNDS = 12

@@ -1,0 +1,1 @@
+"""Measured curves: the class, files of one's own, and the published tables."""

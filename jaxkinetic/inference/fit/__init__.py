@@ -1,0 +1,1 @@
+"""Least-squares fits: the likelihood, the search for its minimum, intervals, bands."""

@@ -1,0 +1,1 @@
+"""Posteriors on a grid that adapts, and what they predict."""
