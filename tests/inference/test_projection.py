@@ -11,11 +11,11 @@ from jaxkinetic.inference.fit.likelihood import (
     CurveData,
     chi_squared,
     lines,
-    project,
     residuals,
     shapes,
     stack_curves,
 )
+from jaxkinetic.inference.lines import best_line
 from jaxkinetic.model import required_modes
 from tests.inference import oracle
 from tests.inference.planted import points
@@ -118,7 +118,7 @@ def test_unknown_errors_weigh_all_points_alike():
 def test_chi_squared_is_scale_free_in_the_shape():
     values = jnp.array([3.0, 1.0, 1.2, 2.0])
     accuracy, weight = jnp.array([0.7, 0.5, 0.5, 0.6]), jnp.array([1e4, 2e4, 1e4, 3e4])
-    one, other = (project(s * values + shift, accuracy, weight, jnp.zeros(())) for s, shift in ((1, 0), (1e-40, 0)))
+    one, other = (best_line(s * values + shift, accuracy, weight) for s, shift in ((1, 0), (1e-40, 0)))
     np.testing.assert_allclose(one.slope, other.slope * 1e-40, rtol=1e-13)
     np.testing.assert_allclose(one.slope**2 * one.spread, other.slope**2 * other.spread, rtol=1e-13)
 

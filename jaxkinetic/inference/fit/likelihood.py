@@ -1,7 +1,6 @@
 """The likelihood of measured curves: accuracy(sigma_0) = c0 + c1 S_t(sigma_0; beta, lam).
 
-c0 and c1 >= 0 belong to each curve and enter linearly. For given (beta, lam) their best values are
-those of a weighted straight line, so that only beta and lam are left (variable projection).
+c0 and c1 >= 0 belong to each curve and are eliminated (see `lines`), so that only beta and lam are left.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxkinetic._types import Scalar, trusted
 from jaxkinetic.inference.data.curves import RetrievalCurve
+from jaxkinetic.inference.lines import Line, best_line
 from jaxkinetic.limit import closed_form
 from jaxkinetic.limit.mode_series import largest_exponent, mode_sum
 from jaxkinetic.model import ALiBi, ExpCosine
@@ -37,52 +37,6 @@ class CurveData(eqx.Module):
     time: Scalar
     vocab_size: int = eqx.field(static=True)
     n_modes: int = eqx.field(static=True)
-
-
-class Line(eqx.Module):
-    """Best line through one curve for given (beta, lam), and its uncertainty.
-
-    accuracy = mean + slope (S - center), in units where S has lost its factor e^{log_scale}.
-
-    Attributes:
-        mean: weighted mean accuracy.
-        center: weighted mean of the scaled S.
-        free_slope: coefficient of the scaled S if it might be negative.
-        spread: weighted sum of squares of S about its center.
-        weight: sum of the weights.
-        log_scale: log of the factor taken out of S.
-    """
-
-    mean: Scalar
-    center: Scalar
-    free_slope: Scalar
-    spread: Scalar
-    weight: Scalar
-    log_scale: Scalar
-
-    @property
-    def slope(self) -> Array:
-        """Coefficient of the scaled S, not negative."""
-        return jnp.maximum(self.free_slope, 0)
-
-    def extremes(self, values: Float[Array, " position"], left: Scalar) -> tuple[Array, Array]:
-        """Lowest and highest accuracy that lines with c1 >= 0 reach at scaled S with chi-squared `left` to spend.
-
-        With nothing left both are the best line.
-        """
-        distance = values - self.center
-        # Without the bound on the slope, this much more would be left, and the free line would be the best.
-        left = left + self.spread * jnp.minimum(self.free_slope, 0) ** 2
-        tilt = distance / jnp.sqrt(self.spread)
-        error = jnp.hypot(1 / jnp.sqrt(self.weight), tilt)
-        flat = jnp.sqrt(jnp.maximum(left - self.spread * self.free_slope**2, 0) / self.weight)
-
-        def end(side):
-            slope = self.free_slope + side * jnp.sqrt(left / self.spread) * tilt / error
-            sloped = self.mean + self.free_slope * distance + side * jnp.sqrt(left) * error
-            return jnp.where(slope >= 0, sloped, self.mean + side * flat)
-
-        return end(-1), end(1)
 
 
 def stack_curves(
@@ -165,37 +119,16 @@ def _log_largest(values: Float[Array, "*shape position"]) -> Float[Array, "*shap
     return jax.lax.stop_gradient(jnp.log(jnp.maximum(largest, jnp.finfo(values.dtype).tiny)))
 
 
-def project(values: Float[Array, " position"], accuracy: Array, weight: Array, log_scale: Scalar) -> Line:
-    """Weighted least-squares line of accuracy on S with slope >= 0."""
-    total = jnp.sum(weight)
-    center = jnp.sum(weight * values) / total
-    mean = jnp.sum(weight * accuracy) / total
-    spread = jnp.sum(weight * (values - center) ** 2)
-    covariance = jnp.sum(weight * (values - center) * (accuracy - mean))
-    # A shape without spread has no slope; the guard is far below any spread that matters.
-    floor = jnp.finfo(values.dtype).tiny ** 0.5
-    spread = jnp.maximum(spread, floor)
-    return Line(mean, center, covariance / spread, spread, total, log_scale)
-
-
 def lines(beta: Scalar, lam: Scalar, data: CurveData) -> tuple[Line, Float[Array, "curve position"]]:
     """Best line of every curve and the scaled S at its points."""
-    values, scales = shapes(beta, lam, data.sources, data)
-    return jax.vmap(project)(values, data.accuracy, data.weight, scales), values
+    values, _ = shapes(beta, lam, data.sources, data)
+    return best_line(values, data.accuracy, data.weight), values
 
 
 def residuals(beta: Scalar, lam: Scalar, data: CurveData) -> Float[Array, "curve position"]:
-    """Standardised residuals of all points, the nuisances at their best."""
-    return misfit(*shapes(beta, lam, data.sources, data), data)
-
-
-def misfit(
-    values: Float[Array, "curve position"], scales: Float[Array, " curve"], data: CurveData
-) -> Float[Array, "curve position"]:
-    """The same for given scaled S and the logs of the factors taken out."""
-    best = jax.vmap(project)(values, data.accuracy, data.weight, scales)
-    fitted = best.mean[:, None] + best.slope[:, None] * (values - best.center[:, None])
-    return jnp.sqrt(data.weight) * (data.accuracy - fitted)
+    """Standardised residuals of all points, offset and contrast at their best."""
+    best, values = lines(beta, lam, data)
+    return jnp.sqrt(data.weight) * (data.accuracy - best.at(values))
 
 
 def chi_squared(beta: Scalar, lam: Scalar, data: CurveData) -> Scalar:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxkinetic.inference.lines import best_line
+
 _LONGEST = 0.5
 _FIRST_SHARE = 4
 
@@ -105,27 +107,18 @@ class Elimination(NamedTuple):
 
 def eliminate(shape: np.ndarray, jacobians: np.ndarray, limit: np.ndarray, data: Weighted) -> Elimination:
     """Fit a line to every curve and project the Jacobian, and the limit's, beside it (variable projection)."""
-    weight = data.weight / np.sum(data.weight, axis=1, keepdims=True)
-
-    def centred(values):
-        return values - np.sum(weight * values, axis=-1, keepdims=True)
-
     values = shape[data.token]
-    distance = centred(values)
-    spread = np.maximum(np.sum(weight * distance**2, axis=1), np.finfo(float).tiny ** 0.5)
-    contrast = np.maximum(np.sum(weight * distance * data.accuracy, axis=1) / spread, 0)
-    offset = np.sum(weight * (data.accuracy - contrast[:, None] * values), axis=1)
-    slopes = centred(np.moveaxis(np.stack([*jacobians, limit])[:, data.token], -1, 1))
-    along = np.sum(weight * distance * slopes, axis=-1, keepdims=True) / spread[:, None]
-    found = contrast[:, None, None] * np.moveaxis(slopes - along * distance, 1, -1)
+    line = best_line(values, data.accuracy, data.weight)
+    slopes = np.moveaxis(np.stack([*jacobians, limit])[:, data.token], -1, 1)
+    contrast = line.slope
+    found = np.moveaxis(contrast[:, None] * line.beside(values, slopes, data.weight), 1, -1)
     beside, ideal = found[:2], found[2]
     noise = np.einsum("cp,cpi->i", data.weight, ((beside[0] - beside[1]) / 2) ** 2)
     away = np.einsum("cp,cpi->i", data.weight, ((beside[0] + beside[1]) / 2 - ideal) ** 2)
     trust = np.clip(1 - noise / np.maximum(away, np.finfo(float).tiny ** 0.5), 0, 1)
     return Elimination(
-        offset, contrast, data.accuracy - offset[:, None] - contrast[:, None] * values, beside,
-        ideal + trust * (beside - ideal),
-    )  # fmt: skip
+        line.offset, contrast, data.accuracy - line.at(values), beside, ideal + trust * (beside - ideal)
+    )
 
 
 def whitening(information: Float[np.ndarray, "2 2"]) -> Float[np.ndarray, "2 2"]:

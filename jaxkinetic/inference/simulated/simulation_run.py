@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from jaxkinetic._types import PRNGKeyArray
 from jaxkinetic.inference.fit.search import Range
+from jaxkinetic.inference.lines import best_line
 from jaxkinetic.inference.simulated import simulation_blocks as state
 from jaxkinetic.inference.simulated.simulated_shape import (
     SPACING,
@@ -116,12 +117,10 @@ class Summary(NamedTuple):
 
         Lines through a blurred shape are too flat, and flat lines move no parameter.
         """
-        weight = self.data.weight / np.sum(self.data.weight, axis=1, keepdims=True)
-        shape = self.shape[self.data.token]
-        center = np.sum(weight * shape, axis=1, keepdims=True)
-        spread = np.sum(weight * (shape - center) ** 2, axis=1)
-        noise = np.sum(weight * self.variance[self.data.token], axis=1)
-        return float(np.max(noise / np.maximum(spread, np.finfo(float).tiny ** 0.5)))
+        weight, token = self.data.weight, self.data.token
+        line = best_line(self.shape[token], self.data.accuracy, weight)
+        noise = np.sum(weight * self.variance[token], axis=1)
+        return float(np.max(noise / line.spread))
 
 
 @dataclasses.dataclass(frozen=True)
