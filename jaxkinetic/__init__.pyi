@@ -2,6 +2,7 @@
 
 __version__: str
 
+from ._json import load
 from .inference import (
     CurveFit,
     Interval,
@@ -131,6 +132,7 @@ __all__ = [
     "iterated_kernels",
     "law_profile",
     "list_models",
+    "load",
     "load_baselines",
     "load_curves",
     "next_measurement",

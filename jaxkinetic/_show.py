@@ -2,16 +2,22 @@
 
 import dataclasses
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import numpy as np
 
+from jaxkinetic._json import to_json
 from jaxkinetic._types import is_concrete
 
 
 class Shown:
-    """A dataclass that prints one field a line; write ``repr=False`` beside the decorator."""
+    """A dataclass that prints one field a line and can be saved; write ``repr=False`` beside the decorator."""
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the result to a file, from which `load` reads it back."""
+        to_json(self, path)
 
     def __repr__(self) -> str:
         fields: Any = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
@@ -20,6 +26,6 @@ class Shown:
 
 
 def _shown(value: Any) -> str:
-    if np.ndim(value) == 0 and hasattr(value, "dtype") and is_concrete(value):
+    if hasattr(value, "dtype") and np.ndim(value) == 0 and is_concrete(value):
         return f"{value.item():.6g}" if np.issubdtype(value.dtype, np.inexact) else str(value.item())
     return eqx.tree_pformat(value)
