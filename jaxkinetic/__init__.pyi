@@ -21,6 +21,7 @@ from .inference import (
     next_measurement,
     plan_experiment,
     read_curves,
+    theories,
 )
 from .integrate import Solve
 from .limit import (
@@ -153,6 +154,7 @@ __all__ = [
     "solve_correlations",
     "solve_mean_field",
     "spectral_drift",
+    "theories",
     "u_sensitivity",
     "u_shape",
     "uniform_codeword_correction",

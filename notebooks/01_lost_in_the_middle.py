@@ -128,7 +128,7 @@ plt.show()
 fit = jk.fit_curves(jk.load_curves("liu2024", model="MPT-30B-Instruct"))
 print(f"chi-squared {fit.chi2:.1f} for {fit.dof} degrees of freedom, p = {fit.p_value:.3f}")
 for name in ("beta", "lam"):
-    print(name, "is", plotting.describe(fit, name))
+    print(name, "is", fit.describe(name))
 for alternative in fit.alternatives:
     print(
         f"a {alternative.name} instead: chi-squared {alternative.chi2:.1f}, AIC {alternative.aic:.1f} against {fit.aic:.1f}"

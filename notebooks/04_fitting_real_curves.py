@@ -61,7 +61,7 @@ fits = [jk.fit_curves(jk.load_curves(model=m)) for m in jk.list_models()]
 for fit in fits:
     print(f"{fit.curves[0].name:<20} chi-squared {fit.chi2:5.1f} / {fit.dof}, p = {fit.p_value:.1g}")
     for parameter in ("beta", "lam"):
-        print(f"{'':<20} {parameter:<4} {plotting.describe(fit, parameter)}")
+        print(f"{'':<20} {parameter:<4} {fit.describe(parameter)}")
 
 # %%
 plotting.plot_fits(fits)

@@ -61,7 +61,7 @@ def test_all_of_one_task_in_the_range_that_is_asked_for(
     for f in fits:
         expected = jk.fit_curves(
             jk.load_curves(model=f["curves"][0]["name"], task="key-value-retrieval"),
-            level=0.5, beta_range=(0.1, 2.0), lam_range=(-1.0, 5.0),
+            level=0.5, theory=jk.theories.paper(beta_range=(0.1, 2.0), lam_range=(-1.0, 5.0)),
         )  # fmt: skip
         assert f["chi2"] == expected.chi2
         assert f["level"] == 0.5

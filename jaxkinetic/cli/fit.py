@@ -87,10 +87,10 @@ def fit(
         return
     from tqdm import tqdm
 
-    from jaxkinetic import fit_curves, plotting
+    from jaxkinetic import fit_curves, plotting, theories
 
     fits = [
-        fit_curves(curves, level=level, **common)
+        fit_curves(curves, theory=theories.paper(**common), level=level)
         for curves in tqdm(groups, desc="fits", disable=None if len(groups) > 1 else True)
     ]
     table = _table(fits)
@@ -98,7 +98,7 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     (out / "fit.txt").write_text(table + "\n")
     figure = plotting.plot_fits(fits) if len(fits) > 1 else plotting.plot_fit(fits[0])
-    record = {"fits": [_fit_record(f) for f in fits]}
+    record = {"fits": [_fit_record(f, time, vocab_size) for f in fits]}
     (out / "fit.json").write_text(dump(record))
     save(figure, out / "fit.png", json)
     write_json(record, json)
@@ -129,7 +129,7 @@ def _table(fits: "list[CurveFit]") -> str:
     for f in fits:
         lines += [
             title(f.curves),
-            f"  model       accuracy = c0 + c1 S_t(sigma_0; beta, lam), t = {f.time:g}, M = {f.vocab_size}",
+            f"  model       accuracy = c0 + c1 {f.theory}",
             f"  beta        {f.describe('beta')}; best {f.beta:.4g}",
             f"  lam         {f.describe('lam')}; best {f.lam:.4g}",
             f"  ridge       r = 2 lam / (a_1 t) = {f.ridge:.4g} at the best point",
@@ -144,13 +144,14 @@ def _table(fits: "list[CurveFit]") -> str:
     return "\n".join(lines)
 
 
-def _fit_record(f: "CurveFit") -> dict[str, Any]:
+def _fit_record(f: "CurveFit", time: float, vocab_size: int) -> dict[str, Any]:
     names = (
-        "beta", "lam", "ridge", "identifiable", "chi2", "dof", "p_value", "aic", "time", "vocab_size", "level",
-        "errors_known",
+        "beta", "lam", "ridge", "identifiable", "chi2", "dof", "p_value", "aic", "level", "errors_known",
     )  # fmt: skip
     return {
         **{name: getattr(f, name) for name in names},
+        "time": time,
+        "vocab_size": vocab_size,
         "intervals": {name: dataclasses.asdict(i) for name, i in f.intervals.items()},
         "alternatives": [dataclasses.asdict(a) for a in f.alternatives],
         "curves": [curve_record(c) | {"fitted": f.predict(c).tolist()} for c in f.curves],

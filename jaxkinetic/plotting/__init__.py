@@ -1,7 +1,6 @@
 """Results in, matplotlib Axes out."""
 
 from jaxkinetic.plotting.curves import (
-    describe,
     plot_curve,
     plot_fit,
     plot_fits,
@@ -9,6 +8,7 @@ from jaxkinetic.plotting.curves import (
     plot_intervals,
     plot_likelihood,
     plot_measured,
+    plot_profiled,
 )
 from jaxkinetic.plotting.design import plot_design, plot_designed_profiles, plot_weights
 from jaxkinetic.plotting.limit import plot_characteristics, plot_cross, plot_cross_modes, plot_density, plot_limit
@@ -25,7 +25,6 @@ from jaxkinetic.plotting.sweep import plot_sweep
 __all__ = [
     "COLOURS",
     "MARKERS",
-    "describe",
     "plot_angles",
     "plot_characteristics",
     "plot_circle",
@@ -57,6 +56,7 @@ __all__ = [
     "plot_predicted",
     "plot_profile",
     "plot_profile_line",
+    "plot_profiled",
     "plot_profiles",
     "plot_sensitivity",
     "plot_simulated_curve",

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
+from jaxkinetic._types import check_choice
 from jaxkinetic.inference import CurveFit, RetrievalCurve, load_baselines, load_curves
+from jaxkinetic.inference.theories import Parameter
 from jaxkinetic.plotting.style import COLOURS, MARKERS
 
 _LEVELS_2D = (2.2957, 5.9915)  # rises of chi-squared that enclose 68.27 and 95 per cent of two parameters
@@ -53,46 +56,81 @@ def plot_fitted_curve(
 def plot_likelihood(
     fit: CurveFit, ax: Axes | None = None, colour: str | None = None, label: str | None = None
 ) -> Axes:
-    """Draw the regions of (beta, lam) that hold 68 and 95 per cent, shaded unless a colour is given."""
+    """Draw the regions of two parameters that hold 68 and 95 per cent, shaded unless a colour is given."""
     ax = ax or plt.gca()
-    beta, lam, rise = fit.surface.beta, fit.surface.lam, fit.surface.chi2 - fit.chi2
+    if len(fit.values) != 2:
+        raise ValueError(
+            f"Argument `fit` must have two parameters, but has {len(fit.values)}: see `plot_profiled`."
+        )
+    (x, y), rise = np.moveaxis(fit.surface.values, -1, 0), fit.surface.chi2 - fit.chi2
     if colour is None:
-        mesh = ax.pcolormesh(beta, lam, np.clip(rise, 0, 20), cmap="cividis_r", shading="gouraud", rasterized=True)
+        mesh = ax.pcolormesh(x, y, np.clip(rise, 0, 20), cmap="cividis_r", shading="gouraud", rasterized=True)
         bar = ax.figure.colorbar(mesh, ax=ax, extend="max")
         bar.set_label(r"$\chi^2 - \chi^2_{\min}$")
-    ax.contour(
-        beta, lam, rise, levels=_LEVELS_2D, colors=[colour or "black"], linestyles=["-", "--"], linewidths=1.3
-    )
-    ax.plot(
-        fit.beta, fit.lam, "*", color=colour or "white", mec="black", ms=11, clip_on=False, zorder=5, label=label
-    )
-    ax.set_xscale("log")
-    ax.set_yscale("symlog", linthresh=0.1, linscale=0.6)
-    ax.set_xlim(beta.min(), beta.max())
-    ax.set_ylim(lam.min(), lam.max())
-    ax.set_xlabel(r"sharpness of attention, $\beta$")
-    ax.set_ylabel(r"positional bias, $\lambda$")
+    ax.contour(x, y, rise, levels=_LEVELS_2D, colors=[colour or "black"], linestyles=["-", "--"], linewidths=1.3)
+    best = {"color": colour or "white", "mec": "black", "ms": 11, "clip_on": False, "zorder": 5, "label": label}
+    ax.plot(*fit.values.values(), "*", **best)
+    first, second = fit.theory.parameters
+    _set_scale(ax.xaxis, first, 0.1)
+    _set_scale(ax.yaxis, second, 0.1)
+    ax.set_xlim(x.min(), x.max())
+    ax.set_ylim(y.min(), y.max())
     return ax
 
 
+def plot_profiled(fit: CurveFit, name: str, ax: Axes | None = None, colour: str = COLOURS[0]) -> Axes:
+    """Draw the smallest chi-squared at each value of one parameter, and its interval."""
+    ax = ax or plt.gca()
+    check_choice("name", name, fit.values)
+    k = list(fit.values).index(name)
+    profile, interval, parameter = fit.profiles[name], fit.intervals[name], fit.theory.parameters[k]
+    ax.plot(profile.values[:, k], profile.chi2 - fit.chi2, color=colour, lw=1.6)
+    ax.axvspan(interval.low, interval.high, color=colour, alpha=0.15, lw=0)
+    ax.plot(fit.values[name], 0, "*", color="white", mec="black", ms=11, clip_on=False, zorder=5)
+    _set_scale(ax.xaxis, parameter, 0.1)
+    ax.set_xlim(float(parameter.low), float(parameter.high))
+    ax.set_ylim(0, 12)
+    ax.set_ylabel(r"$\chi^2 - \chi^2_{\min}$")
+    return ax
+
+
+def _set_scale(axis: Axis, parameter: Parameter, linear: float) -> None:
+    """Scale and label an axis for a parameter; an "asinh" scale is linear within a share of its width."""
+    width = {"linthresh": linear * parameter.width, "linscale": 0.6}
+    kind = {"log": "log", "asinh": "symlog", "linear": "linear"}[parameter.scale]
+    scale = axis.axes.set_xscale if axis is axis.axes.xaxis else axis.axes.set_yscale
+    scale(kind, **(width if kind == "symlog" else {}))
+    axis.set_label_text(parameter.label)
+
+
 def plot_fit(fit: CurveFit, figure: Figure | None = None) -> Figure:
-    """One panel per curve with data, fit and allowed band, and the likelihood of (beta, lam)."""
-    n = len(fit.curves)
-    figure = figure or plt.figure(figsize=(3.3 * n + 4.6, 3.8), layout="constrained")
-    axes = figure.subplots(1, n + 1, width_ratios=[1] * n + [1.35])
+    """One panel per curve with data, fit and allowed band, and the likelihood of the parameters.
+
+    Two parameters have one panel of their joint regions, others a profile each.
+    """
+    n, names = len(fit.curves), list(fit.values)
+    ratios = [1.0] * n + ([1.35] if len(names) == 2 else [1.0] * len(names))
+    figure = figure or plt.figure(figsize=(3.3 * sum(ratios), 3.8), layout="constrained")
+    axes = figure.subplots(1, len(ratios), width_ratios=ratios, squeeze=False)[0]
     for i, (curve, ax) in enumerate(zip(fit.curves, axes, strict=False)):
         plot_fitted_curve(fit, curve, ax, colour=COLOURS[i % 7], marker=MARKERS[i % 7])
         ax.set_title(f"{curve.n_items} items" if curve.n_items else curve.label, fontsize=10)
         if i:
             ax.set_ylabel("")
     share_height(list(axes[:n]))
-    plot_likelihood(fit, axes[n])
-    axes[n].set_title("68 % (solid) and 95 % (dashed) regions, best point", fontsize=10)
+    if len(names) == 2:
+        plot_likelihood(fit, axes[n])
+        axes[n].set_title("68 % (solid) and 95 % (dashed) regions, best point", fontsize=10)
+    else:
+        for parameter, ax in zip(names, axes[n:], strict=True):
+            plot_profiled(fit, parameter, ax)
     name = fit.curves[0].name or "retrieval curve"
     p_value = f", p = {fit.p_value:.2g}" if fit.errors_known else ""
     figure.suptitle(
-        rf"{name}: $\chi^2$ = {fit.chi2:.1f} for {fit.dof} degrees of freedom{p_value};  "
-        rf"$\beta$ {describe(fit, 'beta')},  $\lambda$ {describe(fit, 'lam')}",
+        ";  ".join(
+            [rf"{name}: $\chi^2$ = {fit.chi2:.1f} for {fit.dof} degrees of freedom{p_value}"]
+            + [f"{p.short} {fit.describe(p.name)}" for p in fit.theory.parameters]
+        ),
         fontsize=11,
     )
     return figure
@@ -120,21 +158,17 @@ def plot_fits(fits: Sequence[CurveFit], figure: Figure | None = None) -> Figure:
         ax.legend(fontsize=7)
     for ax in axes[len(fits) :]:
         ax.remove()
-    left, right = lower.subplots(1, 2, sharey=True)
-    plot_intervals(fits, "beta", left)
-    plot_intervals(fits, "lam", right)
+    names = list(fits[0].values)
+    for name, ax in zip(names, lower.subplots(1, len(names), sharey=True, squeeze=False)[0], strict=True):
+        plot_intervals(fits, name, ax)
     return figure
 
 
 def plot_intervals(fits: Sequence[CurveFit], name: str, ax: Axes | None = None) -> Axes:
-    """Draw the interval of "beta" or "lam" of every fit, the best points, and arrows where an end is open."""
+    """Draw the interval of one parameter of every fit, the best points, and arrows where an end is open."""
     ax = ax or plt.gca()
-    if name == "beta":
-        ax.set_xscale("log")
-        ax.set_xlabel(r"sharpness of attention, $\beta$")
-    else:
-        ax.set_xscale("symlog", linthresh=0.01, linscale=0.5)
-        ax.set_xlabel(r"positional bias, $\lambda$")
+    parameters = fits[0].theory.parameters
+    _set_scale(ax.xaxis, next(p for p in parameters if p.name == name), 0.01)
     low, high = (min(f.intervals[name].low for f in fits), max(f.intervals[name].high for f in fits))
     for row, fit in enumerate(fits):
         interval, colour = fit.intervals[name], COLOURS[2] if fit.identifiable[name] else COLOURS[0]
@@ -151,13 +185,8 @@ def plot_intervals(fits: Sequence[CurveFit], name: str, ax: Axes | None = None) 
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
     level = f"{100 * fits[0].level:g} % intervals; arrows: open, the parameter is unidentified"
-    ax.set_title(level if name == "beta" else "stars: best points", fontsize=10)
+    ax.set_title(level if name == parameters[0].name else "stars: best points", fontsize=10)
     return ax
-
-
-def describe(fit: CurveFit, name: str) -> str:
-    """Interval of "beta" or "lam" in words; see `CurveFit.describe`."""
-    return fit.describe(name)
 
 
 def plot_measured(model: str = "GPT-3.5-Turbo", n_items: int = 20) -> Figure:

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from jaxkinetic import RetrievalCurve, fit_curves
+from jaxkinetic.inference.theories import paper
 from tests.inference import oracle
 
 pytestmark = pytest.mark.optimized
@@ -27,7 +28,9 @@ def test_intervals_of_the_profile_likelihood_cover_planted_values():
     """Of 400 replicates 86 to 94 per cent are covered: 360 expected, with a standard deviation of 6."""
 
     def one(seed):
-        return fit_curves(planted(seed, 6, 40_000, **TRUTH, contrast=0.6), vocab_size=VOCAB, level=LEVEL)
+        return fit_curves(
+            planted(seed, 6, 40_000, **TRUTH, contrast=0.6), theory=paper(vocab_size=VOCAB), level=LEVEL
+        )
 
     with ThreadPoolExecutor(2) as pool:
         fits = list(pool.map(one, range(400)))
@@ -46,7 +49,7 @@ def test_intervals_of_the_profile_likelihood_cover_planted_values():
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(s, marks=pytest.mark.slow) for s in range(2, 8))])
 def test_a_shallow_curve_leaves_intervals_open_and_says_so(seed):
     """Few questions on the ridge lam ~ beta, which neither beta nor lam of any size leaves."""
-    found = fit_curves(planted(seed, 5, 300, 0.3, 0.3, contrast=0.05), vocab_size=VOCAB, level=LEVEL)
+    found = fit_curves(planted(seed, 5, 300, 0.3, 0.3, contrast=0.05), theory=paper(vocab_size=VOCAB), level=LEVEL)
     for name in TRUTH:
         interval = found.intervals[name]
         assert interval.low_open or interval.high_open
@@ -54,5 +57,5 @@ def test_a_shallow_curve_leaves_intervals_open_and_says_so(seed):
         assert found.describe(name).startswith("unidentified, [")
         assert ("<" in str(interval), ">" in str(interval)) == (interval.low_open, interval.high_open)
     assert "unidentified" not in fit_curves(
-        planted(seed, 6, 40_000, **TRUTH, contrast=0.6), vocab_size=VOCAB
+        planted(seed, 6, 40_000, **TRUTH, contrast=0.6), theory=paper(vocab_size=VOCAB)
     ).describe("lam")

@@ -3,13 +3,16 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import optimize, stats
 
+import jaxkinetic as jk
 from jaxkinetic.inference import CurveFit, RetrievalCurve, fit_curves, load_curves
 from jaxkinetic.inference.fit import search
+from jaxkinetic.inference.theories import paper
 from jaxkinetic.model import ExpCosine
 from tests.inference import oracle
 from tests.inference.planted import BETA, LAM, planted, points
@@ -263,6 +266,24 @@ def test_prediction_knows_only_its_own_curves(exact: CurveFit):
             exact.band(exact.curves[0], bad)
 
 
+def test_a_fit_that_is_read_back_is_the_fit(exact: CurveFit, tmp_path: Path):
+    exact.to_json(tmp_path / "fit.json")
+    found = jk.load(tmp_path / "fit.json")
+    assert isinstance(found, CurveFit)
+    assert (found.values, found.intervals, found.identifiable) == (
+        exact.values,
+        exact.intervals,
+        exact.identifiable,
+    )
+    assert (found.chi2, found.alternatives, found.ridge) == (exact.chi2, exact.alternatives, exact.ridge)
+    assert found.summary() == exact.summary()
+    np.testing.assert_array_equal(found.surface.chi2, exact.surface.chi2)
+    at = [0.1, 0.7]
+    for ours, theirs in zip(found.curves, exact.curves, strict=True):
+        np.testing.assert_array_equal(found.predict(ours, at), exact.predict(theirs, at))
+        np.testing.assert_array_equal(found.band(ours, at), exact.band(theirs, at))
+
+
 # What is refused --------------------------------------------------------------------------------------
 
 GOOD = RetrievalCurve([0.1, 0.3, 0.5, 0.7, 0.9], [0.6, 0.5, 0.4, 0.5, 0.6], 100, name="A")
@@ -306,10 +327,12 @@ def test_bad_input_is_refused_before_anything_is_compiled(curves, options, says,
     def compiled(*_):
         raise CompiledError
 
-    monkeypatch.setattr(search, "surface", compiled)
+    monkeypatch.setattr(search, "scan_all", compiled)
     # Where nothing is wrong, the search begins.
+    level = options.get("level", 0.95)
+    of_theory = {k: v for k, v in options.items() if k != "level"}
     with pytest.raises(ValueError if says else CompiledError, match=says):
-        fit_curves(curves, **options)
+        fit_curves(curves, theory=paper(**of_theory), level=level)
 
 
 def test_single_precision_is_refused():

@@ -101,14 +101,12 @@ def test_an_interval_is_followed_from_valley_to_valley(mpt: CurveFit):
 def test_profiles_are_lowest_at_each_value(longchat: CurveFit, name: str):
     there = points(longchat.curves)
     ours = longchat.profiles[name]
-    values = ours.of(name)
+    values = ours.values[:, ["beta", "lam"].index(name)]
     assert np.all(np.diff(values) >= 0)
-    assert ours.lowest() == (longchat.beta, longchat.lam, longchat.chi2)
+    assert (*ours.lowest().values, ours.lowest().chi2) == (longchat.beta, longchat.lam, longchat.chi2)
     for i in np.linspace(0, values.size - 1, 7).astype(int):
         assert ours.chi2[i] == pytest.approx(profile(there, name, float(values[i])), abs=2e-4)
-        assert ours.chi2[i] == pytest.approx(
-            oracle.quick_chi2(there, float(ours.beta[i]), float(ours.lam[i])), rel=1e-9
-        )
+        assert ours.chi2[i] == pytest.approx(oracle.quick_chi2(there, *ours.values[i].tolist()), rel=1e-9)
 
 
 def test_interval_prints_what_it_knows():

@@ -88,7 +88,7 @@ def test_information_of_a_well_known_curve_is_that_of_fisher():
     curve = planted(16, 20_000, 0.6)
     posterior = curve_posterior(curve, vocab_size=VOCAB, priors=PRIORS)
     found = next_measurement(posterior, 80_000, [0.1, 0.5, 0.99])
-    fit = jk.fit_curves(curve, vocab_size=VOCAB)
+    fit = jk.fit_curves(curve, theory=jk.theories.paper(vocab_size=VOCAB))
     model = jk.CausalAttention(jk.ExpCosine(fit.beta), jk.ALiBi(fit.lam))
     values = np.asarray(jk.retrieval_profile(model, 1.0, VOCAB, curve.sources).values)
     c1, c0 = np.polyfit(values, curve.accuracy, 1, w=1 / curve.standard_error)

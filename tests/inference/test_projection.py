@@ -16,14 +16,13 @@ from jaxkinetic.inference.fit.likelihood import (
     stack_curves,
 )
 from jaxkinetic.inference.lines import best_line
-from jaxkinetic.model import required_modes
+from jaxkinetic.inference.theories import paper
 from tests.inference import oracle
 from tests.inference.planted import points
 
 fast_chi_squared = eqx.filter_jit(chi_squared)
 fast_lines = eqx.filter_jit(lines)
 fast_shapes = eqx.filter_jit(shapes)
-N_MODES = required_modes(10.0, np.float64)
 PAIRS = [
     (0.01, 0.004),
     (0.01, 90.0),
@@ -39,20 +38,20 @@ PAIRS = [
 
 
 def stacked(curves: list[RetrievalCurve], time: float = 1.0, vocab_size: int = 8) -> CurveData:
-    return stack_curves(curves, time, vocab_size, N_MODES)[0]
+    return stack_curves(curves, paper(time, vocab_size))[0]
 
 
 def chi2_of(curves: list[RetrievalCurve], beta: float, lam: float, **how) -> float:
-    return float(fast_chi_squared(jnp.asarray(beta), jnp.asarray(lam), stacked(curves, **how)))
+    return float(fast_chi_squared(jnp.array([beta, lam]), stacked(curves, **how)))
 
 
 @pytest.mark.parametrize("model", ["MPT-30B-Instruct", "LongChat-13B (16K)"])
 def test_chi_squared_is_that_of_bounded_least_squares(model):
     curves = load_curves(model=model)
     data, there = stacked(curves), points(curves)
-    fast = jax.jit(lambda beta, lam: chi_squared(beta, lam, data))
+    fast = jax.jit(lambda values: chi_squared(values, data))
     for beta, lam in PAIRS:
-        assert float(fast(beta, lam)) == pytest.approx(oracle.chi2(there, beta, lam), rel=1e-11)
+        assert float(fast(jnp.array([beta, lam]))) == pytest.approx(oracle.chi2(there, beta, lam), rel=1e-11)
 
 
 @pytest.mark.parametrize(("time", "vocab_size"), [(0.25, 3), (3.0, 8), (1.0, 20)])
@@ -71,7 +70,7 @@ def test_shipped_curves_at_the_settled_place():
 @pytest.mark.parametrize(("beta", "lam"), PAIRS)
 def test_lines_are_those_of_bounded_least_squares(beta, lam):
     curves = load_curves(model="LongChat-13B (16K)")
-    best, values = fast_lines(jnp.asarray(beta), jnp.asarray(lam), stacked(curves))
+    best, values = fast_lines(jnp.array([beta, lam]), stacked(curves))
     for i, p in enumerate(points(curves)):
         s = oracle.shape(p.sources, beta, lam)
         c0, c1, _ = oracle.line(p, s)
@@ -84,7 +83,7 @@ def test_curves_that_want_a_negative_slope_get_none():
     # At beta = 4, lam = 0 the profile falls with sigma_0; these accuracies rise.
     curve = RetrievalCurve([0.1, 0.3, 0.5, 0.7, 0.9], [0.1, 0.2, 0.3, 0.4, 0.5], 1000)
     data = stacked([curve])
-    best, _ = fast_lines(jnp.asarray(4.0), jnp.asarray(0.0), data)
+    best, _ = fast_lines(jnp.array([4.0, 0.0]), data)
     assert best.free_slope[0] < 0
     assert best.slope[0] == 0
     (there,) = points([curve])
@@ -102,17 +101,17 @@ def test_padding_changes_nothing():
     for beta, lam in PAIRS:
         apart = sum(chi2_of([c], beta, lam) for c in curves)
         assert chi2_of(curves, beta, lam) == pytest.approx(apart, rel=1e-12)
-    r = residuals(jnp.asarray(1.0), jnp.asarray(1.0), stacked(curves))
+    r = residuals(jnp.array([1.0, 1.0]), stacked(curves))
     assert r.shape == (3, 7)
     assert np.all(np.asarray(r)[0, 3:] == 0)
     assert np.all(np.asarray(r)[0, :3] != 0)
 
 
 def test_unknown_errors_weigh_all_points_alike():
-    data, known = stack_curves([RetrievalCurve([0.2, 0.5], [0.3, 0.4]), RetrievalCurve([0.5], [0.3])], 1.0, 8, 20)
+    data, known = stack_curves([RetrievalCurve([0.2, 0.5], [0.3, 0.4]), RetrievalCurve([0.5], [0.3])], paper())
     assert not known
     np.testing.assert_array_equal(data.weight, [[1, 1], [1, 0]])
-    assert stack_curves([RetrievalCurve([0.2, 0.5], [0.3, 0.4], 100)], 1.0, 8, 20)[1]
+    assert stack_curves([RetrievalCurve([0.2, 0.5], [0.3, 0.4], 100)], paper())[1]
 
 
 def test_chi_squared_is_scale_free_in_the_shape():
@@ -126,12 +125,10 @@ def test_chi_squared_is_scale_free_in_the_shape():
 def test_affine_accuracies_are_fitted_alike():
     curves = load_curves(model="LongChat-13B (16K)")
     data = stacked(curves)
-    moved = CurveData(
-        data.sources, 0.1 + 0.5 * data.accuracy, data.weight / 0.25, data.time, data.vocab_size, data.n_modes
-    )
+    moved = CurveData(data.sources, 0.1 + 0.5 * data.accuracy, data.weight / 0.25, data.theory)
     for beta, lam in PAIRS:
-        pair = jnp.asarray(beta), jnp.asarray(lam)
-        np.testing.assert_allclose(fast_chi_squared(*pair, moved), fast_chi_squared(*pair, data), rtol=1e-9)
+        pair = jnp.array([beta, lam])
+        np.testing.assert_allclose(fast_chi_squared(pair, moved), fast_chi_squared(pair, data), rtol=1e-9)
 
 
 def test_shapes_elsewhere_share_the_scale_of_the_curve():
@@ -139,8 +136,8 @@ def test_shapes_elsewhere_share_the_scale_of_the_curve():
     at = np.array([0.05, 0.2, 1.0])
     for beta, lam in [(0.5, 0.5), (3.0, 5.0), (10.0, -2.0)]:
         data = stacked([curve])
-        own, _ = fast_shapes(jnp.asarray(beta), jnp.asarray(lam), data.sources, data)
-        there, _ = fast_shapes(jnp.asarray(beta), jnp.asarray(lam), jnp.asarray(at)[None], data)
+        own = fast_shapes(jnp.array([beta, lam]), data)
+        there = fast_shapes(jnp.array([beta, lam]), data, jnp.asarray(at)[None])
         expected = oracle.shape(np.concatenate([curve.sources, at]), beta, lam)
         np.testing.assert_allclose(there[0] / own[0, 0], expected[3:] / expected[0], rtol=1e-11)
 
@@ -148,22 +145,20 @@ def test_shapes_elsewhere_share_the_scale_of_the_curve():
 def test_nothing_is_nan_in_the_whole_range():
     sources = [1e-6, 0.01, 0.5, 1.0]
     data = stacked([RetrievalCurve(sources, [0.9, 0.6, 0.5, 0.7], 1000), load_curves(model="MPT-30B-Instruct")[0]])
-    beta, lam = (x.ravel() for x in np.meshgrid([0.01, 0.1, 1, 4, 10], [-20, -1, -1e-9, 0, 1e-9, 1, 20, 100.0]))
-    value = jax.jit(jax.vmap(lambda b, v: chi_squared(b, v, data)))(beta, lam)
-    slope = jax.jit(jax.vmap(jax.jacfwd(lambda b, v: chi_squared(b, v, data), argnums=(0, 1))))(beta, lam)
+    grid = np.meshgrid([0.01, 0.1, 1, 4, 10], [-20, -1, -1e-9, 0, 1e-9, 1, 20, 100.0])
+    pairs = jnp.stack([x.ravel() for x in grid], axis=1)
+    value = jax.jit(jax.vmap(lambda v: chi_squared(v, data)))(pairs)
+    slope = jax.jit(jax.vmap(jax.jacfwd(lambda v: chi_squared(v, data))))(pairs)
     assert np.all(np.isfinite(value))
     assert np.all(np.isfinite(slope))
 
 
 def test_gradient_is_that_of_differences():
     data = stacked(load_curves(model="LongChat-13B (16K)"))
-    beta, lam, step = 0.9, 0.6, 1e-4
-    got = jax.jit(jax.jacfwd(lambda b, v: chi_squared(b, v, data), argnums=(0, 1)))(beta, lam)
+    values, step = jnp.array([0.9, 0.6]), 1e-4
+    got = jax.jit(jax.jacfwd(lambda v: chi_squared(v, data)))(values)
     for k, direction in enumerate(np.eye(2) * step):
-        ahead, behind = (
-            fast_chi_squared(jnp.asarray(beta + s * direction[0]), jnp.asarray(lam + s * direction[1]), data)
-            for s in (1, -1)
-        )
+        ahead, behind = (fast_chi_squared(values + s * direction, data) for s in (1, -1))
         assert float(got[k]) == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-6)
 
 
@@ -171,8 +166,8 @@ def test_gradient_is_that_of_differences():
 def test_steep_shapes_are_no_flat_ones(lam):
     """At beta = 8 the shape over these positions is that of its first point alone, whatever lam."""
     curve = RetrievalCurve([0.05, 0.25, 0.5, 0.75, 0.95], [0.7, 0.5, 0.42, 0.44, 0.5], 500)
-    data, _ = stack_curves([curve], 1.0, 8, required_modes(8.0))
+    data, _ = stack_curves([curve], paper(beta_range=(0.01, 8.0)))
     # Weighted scatter of the other four points round their mean.
     weight, accuracy = curve.standard_error[1:] ** -2, curve.accuracy[1:]
     expected = np.sum(weight * (accuracy - np.average(accuracy, weights=weight)) ** 2)
-    assert float(chi_squared(jnp.asarray(8.0), jnp.asarray(lam), data)) == pytest.approx(expected, rel=1e-9)
+    assert float(chi_squared(jnp.array([8.0, lam]), data)) == pytest.approx(expected, rel=1e-9)

@@ -239,7 +239,7 @@ def test_curves_that_tell_nothing_are_unidentified():
     assert "unidentified" in found.describe("beta")
     low, high = found.interval("beta")
     assert high > np.e**2 * low
-    assert not any(jk.fit_curves(curve, 1.0, 4).identifiable.values())
+    assert not any(jk.fit_curves(curve, theory=jk.theories.paper(1.0, 4)).identifiable.values())
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
-"""The likelihood of measured curves: accuracy(sigma_0) = c0 + c1 S_t(sigma_0; beta, lam).
+"""Chi-squared of measured curves: accuracy(sigma_0) = c0 + c1 s(sigma_0; parameters), s the shape of a theory.
 
-c0 and c1 >= 0 belong to each curve and are eliminated (see `lines`), so that only beta and lam are left.
+c0 and c1 >= 0 belong to each curve and are eliminated (see `lines`): the theory's parameters alone are left.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -11,37 +11,31 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar, trusted
+from jaxkinetic._types import Scalar
 from jaxkinetic.inference.data.curves import RetrievalCurve
 from jaxkinetic.inference.lines import Line, best_line
-from jaxkinetic.limit import closed_form
-from jaxkinetic.limit.mode_series import largest_exponent, mode_sum
-from jaxkinetic.model import ALiBi, ExpCosine
+from jaxkinetic.inference.theories import Theory
+
+Values = Float[Array, " parameter"]
 
 
 class CurveData(eqx.Module):
-    """Curves as rectangular arrays, padded with points of weight zero.
+    """Curves as rectangular arrays, padded with points of weight zero, and a theory of them.
 
     Attributes:
         sources: positions sigma_0, (C, P).
         accuracy: fractions, (C, P).
         weight: inverse variances, (C, P); zero where padded.
-        time: depth t of the model.
-        vocab_size: vocabulary size M of the decoder.
-        n_modes: number of Fourier modes, enough for the largest beta in play.
+        theory: what gives the shape.
     """
 
     sources: Float[Array, "curve position"]
     accuracy: Float[Array, "curve position"]
     weight: Float[Array, "curve position"]
-    time: Scalar
-    vocab_size: int = eqx.field(static=True)
-    n_modes: int = eqx.field(static=True)
+    theory: Theory
 
 
-def stack_curves(
-    curves: Sequence[RetrievalCurve], time: float, vocab_size: int, n_modes: int
-) -> tuple[CurveData, bool]:
+def stack_curves(curves: Sequence[RetrievalCurve], theory: Theory) -> tuple[CurveData, bool]:
     """Pad curves to one rectangle; the flag tells whether their errors are known (if not, weights are 1)."""
     known = all(c.n_questions is not None for c in curves)
     width = max(c.sources.size for c in curves)
@@ -50,87 +44,35 @@ def stack_curves(
         return jnp.asarray(np.stack([np.pad(v, (0, width - v.size), constant_values=fill) for v in values]))
 
     weights = [1 / c.standard_error**2 if known else np.ones_like(c.sources) for c in curves]
-    data = CurveData(
+    rectangles = (
         padded([c.sources for c in curves], 0.5),
         padded([c.accuracy for c in curves], 0.0),
         padded(weights, 0.0),
-        jnp.asarray(float(time)),
-        vocab_size,
-        n_modes,
     )
-    return data, known
+    return CurveData(*rectangles, theory), known
 
 
-@trusted()
 def shapes(
-    beta: Scalar, lam: Scalar, sources: Float[Array, "curve position"], data: CurveData
-) -> tuple[Float[Array, "curve position"], Float[Array, " curve"]]:
-    """Scaled S_t of each curve at given sources and the log of the factor taken out.
-
-    The factor is fixed by the curve's own positions, so that shapes at other sources fit to its `Line`.
-    """
-    n_modes = min(data.n_modes, closed_form.growing_modes(data.vocab_size))
-    rates = ExpCosine(beta, n_modes=data.n_modes).growth_rates()[:n_modes]
-    weights = closed_form.mode_weights(data.vocab_size, n_modes)
-
-    def one(own, wanted):
-        own_values, own_scale = closed_form.correction_shape(
-            rates, weights, data.time, own, ALiBi(lam), signed=False
-        )
-        own_scale = own_scale + _log_largest(own_values)
-        values, scale = closed_form.correction_shape(rates, weights, data.time, wanted, ALiBi(lam), signed=False)
-        # Far closer to 0 than the curve's own positions S is cut: accuracy is far outside [0, 1] before that.
-        return values * jnp.exp(jnp.minimum(scale - own_scale, 300.0)), own_scale
-
-    return jax.vmap(one)(data.sources, sources)
+    values: Values, data: CurveData, wanted: Float[Array, "curve wanted"] | None = None
+) -> Float[Array, "curve wanted"]:
+    """Shape of each curve at given positions, its own if None, in units of its largest value at its own."""
+    if wanted is None:
+        return jax.vmap(lambda own: data.theory.scaled_shape(values, own))(data.sources)
+    return jax.vmap(lambda own, at: data.theory.scaled_shape(values, own, at))(data.sources, wanted)
 
 
-@trusted()
-def row_shapes(
-    beta: Float[Array, " row"], lam: Float[Array, "row column"], data: CurveData
-) -> tuple[Float[Array, "row column curve position"], Float[Array, "row column curve"]]:
-    """`shapes` of every curve at its own sources on rows of equal beta, by the power series that a row shares.
-
-    NaN where that does not serve; double precision.
-    """
-    n_modes = min(data.n_modes, closed_form.growing_modes(data.vocab_size))
-    rates = jax.vmap(lambda b: ExpCosine(b, n_modes=data.n_modes).growth_rates()[:n_modes])(beta)
-    weights = closed_form.mode_weights(data.vocab_size, n_modes)
-    one = jnp.ones((), beta.dtype)
-
-    def everywhere(function: Callable[[Scalar, Scalar], Array]) -> Array:
-        found = jax.vmap(lambda v: jax.vmap(lambda source: function(source, v))(data.sources.ravel()))(lam.ravel())
-        return found.reshape(*lam.shape, *data.sources.shape)
-
-    y = everywhere(lambda source, v: closed_form.goursat_variable(one, source, v))
-    graphon = everywhere(lambda source, v: ALiBi(v).graphon(one, source))
-    values, log_scale = mode_sum(rates, weights, data.time, y)
-    own_scale = jax.lax.stop_gradient(
-        jax.vmap(lambda a, at: largest_exponent(a, weights, data.time, at))(rates, jnp.max(y, axis=3))
-    )
-    scaled = graphon * values * jnp.exp(log_scale - own_scale[..., None])
-    size = _log_largest(scaled)
-    return scaled * jnp.exp(-size[..., None]), own_scale + size
+def lines(values: Values, data: CurveData) -> tuple[Line, Float[Array, "curve position"]]:
+    """Best line of every curve and the shape at its points."""
+    shape = shapes(values, data)
+    return best_line(shape, data.accuracy, data.weight), shape
 
 
-def _log_largest(values: Float[Array, "*shape position"]) -> Float[Array, "*shape"]:
-    """Log of the largest value: e^{-lam (1 - s)} of the scale of the modes, of which squares would vanish."""
-    largest = jnp.max(jnp.abs(values), axis=-1)
-    return jax.lax.stop_gradient(jnp.log(jnp.maximum(largest, jnp.finfo(values.dtype).tiny)))
-
-
-def lines(beta: Scalar, lam: Scalar, data: CurveData) -> tuple[Line, Float[Array, "curve position"]]:
-    """Best line of every curve and the scaled S at its points."""
-    values, _ = shapes(beta, lam, data.sources, data)
-    return best_line(values, data.accuracy, data.weight), values
-
-
-def residuals(beta: Scalar, lam: Scalar, data: CurveData) -> Float[Array, "curve position"]:
+def residuals(values: Values, data: CurveData) -> Float[Array, "curve position"]:
     """Standardised residuals of all points, offset and contrast at their best."""
-    best, values = lines(beta, lam, data)
-    return jnp.sqrt(data.weight) * (data.accuracy - best.at(values))
+    best, shape = lines(values, data)
+    return jnp.sqrt(data.weight) * (data.accuracy - best.at(shape))
 
 
-def chi_squared(beta: Scalar, lam: Scalar, data: CurveData) -> Scalar:
+def chi_squared(values: Values, data: CurveData) -> Scalar:
     """Sum of squared standardised residuals."""
-    return jnp.sum(residuals(beta, lam, data) ** 2)
+    return jnp.sum(residuals(values, data) ** 2)

@@ -21,10 +21,9 @@ from jaxkinetic._types import (
     check_positive,
     check_type,
     require_double,
-    round_up,
 )
 from jaxkinetic.inference.data.curves import RetrievalCurve, as_curves
-from jaxkinetic.inference.fit.curve_fit import goodness
+from jaxkinetic.inference.fit.alternatives import goodness
 from jaxkinetic.inference.fit.likelihood import CurveData, stack_curves
 from jaxkinetic.inference.posterior.adaptive_grid import (
     adapt,
@@ -36,13 +35,13 @@ from jaxkinetic.inference.posterior.adaptive_grid import (
     raise_to,
     shortest_interval,
 )
-from jaxkinetic.inference.posterior.coordinates import ends_of_rows, lam_at, lam_of_v, ranges, v_of
 from jaxkinetic.inference.posterior.grid_likelihood import log_likelihood
 from jaxkinetic.inference.posterior.peaks import Summits, summits
 from jaxkinetic.inference.posterior.posterior import Posterior
 from jaxkinetic.inference.posterior.prior_check import check_priors
+from jaxkinetic.inference.posterior.prior_coordinates import ends_of_rows, lam_at, lam_of_v, ranges, v_of
 from jaxkinetic.inference.posterior.priors import Priors, alternative_columns, linear_evidence
-from jaxkinetic.model import required_modes
+from jaxkinetic.inference.theories import paper
 
 ALTERNATIVES = ("constant", "quadratic", "free-form")
 _COARSE = 64
@@ -85,8 +84,10 @@ def curve_posterior(
     sizes = [int(m) if m.is_integer() else m for m in sizes.tolist()]
     _check(curves, sizes, level, grid)
     grid = (int(grid[0]), int(grid[1]))
-    n_modes = round_up(required_modes(priors.beta_range[1], np.float64), 4)
-    data = [stack_curves(curves, t, m, n_modes)[0] for t, m in itertools.product(times.tolist(), sizes)]
+    data = [
+        stack_curves(curves, paper(t, m, beta_range=priors.beta_range))[0]
+        for t, m in itertools.product(times.tolist(), sizes)
+    ]
 
     g = _adapted(data, priors, grid)
     check_priors(curves, g.summits, data, priors)

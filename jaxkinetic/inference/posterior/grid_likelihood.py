@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar
-from jaxkinetic.inference.fit.likelihood import CurveData, row_shapes, shapes
+from jaxkinetic.inference.fit.likelihood import CurveData, shapes
 from jaxkinetic.inference.posterior.priors import LinePriors, Nuisances, integrate_nuisances, standardise
 
 _ROWS, _COLUMNS = 16, 32
@@ -36,25 +35,23 @@ def log_likelihood(
 
 @jax.jit
 def _by_rows(beta, lam, data, priors):
-    values, _ = row_shapes(beta, lam, data)
+    values = data.theory.row_shapes(beta, lam, data.sources)
     return jax.vmap(jax.vmap(lambda s: jnp.sum(_integrate(s, data, priors)[0].log_evidence)))(values)
 
 
 @jax.jit
 def _by_modes(beta, lam, data, priors):
     def one(beta, lam):
-        return jnp.sum(_integrate(shapes(beta, lam, data.sources, data)[0], data, priors)[0].log_evidence)
+        return jnp.sum(_integrate(shapes(jnp.stack([beta, lam]), data), data, priors)[0].log_evidence)
 
     return jax.lax.map(lambda row: jax.vmap(one, (None, 0))(*row), (beta, lam))
 
 
 def remaining(
-    beta: Scalar, lam: Scalar, wanted: Float[Array, "curve wanted"], data: CurveData, priors: LinePriors
+    values: Float[Array, "2"], wanted: Float[Array, "curve wanted"], data: CurveData, priors: LinePriors
 ) -> tuple[Nuisances, Float[Array, "curve wanted"]]:
     """What (beta, lam) leaves to say about m and k of each curve, and its standardised S where it is wanted."""
-    own, _ = shapes(beta, lam, data.sources, data)
-    at_wanted, _ = shapes(beta, lam, wanted, data)
-    return _integrate(own, data, priors, at_wanted)
+    return _integrate(shapes(values, data), data, priors, shapes(values, data, wanted))
 
 
 def _integrate(own, data, priors, others=None):

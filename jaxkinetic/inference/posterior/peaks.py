@@ -5,6 +5,7 @@ in on it, from the grid's own best, and along the edges of beta from everywhere.
 and along the edges of lam, Levenberg-Marquardt goes on.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,15 +14,16 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxkinetic.inference.fit.likelihood import CurveData, residuals
-from jaxkinetic.inference.fit.search import FIXED_LAM, FREE, LANES, Range, is_local_minimum, polish
+from jaxkinetic.inference.fit.search import N_STARTS, is_local_minimum, polish
 from jaxkinetic.inference.posterior.adaptive_grid import centres_of
-from jaxkinetic.inference.posterior.coordinates import ends_of_rows, lam_at, ranges, v_of
 from jaxkinetic.inference.posterior.grid_likelihood import log_likelihood
+from jaxkinetic.inference.posterior.prior_coordinates import ends_of_rows, lam_at, ranges, v_of
 from jaxkinetic.inference.posterior.priors import Priors
+from jaxkinetic.inference.theories import paper
 
 _MOST_MAXIMA = 32
 _MOST_POLISHED = 24
-_ON_EDGE_OF_LAM = (LANES - _MOST_POLISHED) // 2
+_ON_EDGE_OF_LAM = (N_STARTS - _MOST_POLISHED) // 2
 _ON_EDGE_OF_BETA = 32
 _SCAN = 31
 _SCANS = 3
@@ -75,12 +77,13 @@ def summits(
     along = np.exp(centres_of(low, high, _ON_EDGE_OF_LAM))
     beta = np.concatenate([np.exp(u_ridge[few]), along, along])
     lam = np.concatenate([lam_ridge[few], *(np.full(along.size, float(edge)) for edge in priors.lam_range)])
-    modes = np.where(np.arange(beta.size) < few.size, FREE, FIXED_LAM)
-    widest = max(abs(x) for x in priors.lam_range)
-    bounds = Range(priors.beta_range, (-widest, widest))
-    found = [polish(beta, lam, modes, d, bounds) for d in data]
-    beta, lam, chi2 = (np.concatenate(x) for x in zip(*found, strict=True))
-    which, on_edge = np.repeat(np.arange(len(data)), modes.size), np.tile(modes == FIXED_LAM, len(data))
+    holds_lam = np.arange(beta.size) >= few.size
+    hold, starts = np.stack([np.zeros_like(holds_lam), holds_lam], axis=1), np.stack([beta, lam], axis=1)
+    searched = [_within(d, priors) for d in data]
+    found = [polish(starts, hold, d) for d in searched]
+    values, chi2 = (np.concatenate(x) for x in zip(*found, strict=True))
+    beta, lam = values.T
+    which, on_edge = np.repeat(np.arange(len(data)), holds_lam.size), np.tile(holds_lam, len(data))
     inside = (lam >= priors.lam_range[0]) & (lam <= priors.lam_range[1])
     beta, lam, chi2, which, on_edge = (x[inside] for x in (beta, lam, chi2, which, on_edge))
     best = int(np.argmin(chi2))
@@ -91,11 +94,18 @@ def summits(
         np.concatenate([top, value]),
         np.concatenate([on_edge, held]),
         float(chi2[best]), float(beta[best]), float(lam[best]),
-        np.asarray(_residuals(beta[best], lam[best], data[which[best]])),
+        np.asarray(_residuals(np.array([beta[best], lam[best]]), searched[which[best]])),
     )  # fmt: skip
 
 
 _residuals = jax.jit(residuals)
+
+
+def _within(data, priors):
+    """The curves with a theory that is searched in the range of the priors, and beside it in lam."""
+    widest, theory = max(abs(x) for x in priors.lam_range), data.theory
+    wider = paper(float(theory.time), theory.vocab_size, beta_range=priors.beta_range, lam_range=(-widest, widest))
+    return dataclasses.replace(data, theory=wider)
 
 
 def _ridges(coarse, u, data, priors):

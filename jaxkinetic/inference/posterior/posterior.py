@@ -12,8 +12,8 @@ from jaxkinetic.inference.data.curves import RetrievalCurve
 from jaxkinetic.inference.fit.intervals import Interval
 from jaxkinetic.inference.fit.likelihood import CurveData
 from jaxkinetic.inference.posterior.adaptive_grid import column_marginal, prior_share
-from jaxkinetic.inference.posterior.coordinates import lam_of_v, ranges
 from jaxkinetic.inference.posterior.predictive import Outlook, draw_lines, outlook
+from jaxkinetic.inference.posterior.prior_coordinates import lam_of_v, ranges
 from jaxkinetic.inference.posterior.priors import Priors
 
 _DRAWS = 2000

@@ -57,7 +57,7 @@ def outlook(
 @jax.jit
 def _outlook(beta, lam, wanted, data, priors):
     def one(beta, lam):
-        left, shape = remaining(beta, lam, wanted, data, priors)
+        left, shape = remaining(jnp.stack([beta, lam]), wanted, data, priors)
         return left.mean, left.covariance, shape
 
     return jax.vmap(one)(beta, lam)

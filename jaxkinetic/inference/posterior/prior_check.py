@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxkinetic.inference.data.curves import RetrievalCurve
-from jaxkinetic.inference.fit.curve_fit import goodness
+from jaxkinetic.inference.fit.alternatives import goodness
 from jaxkinetic.inference.fit.likelihood import CurveData
 from jaxkinetic.inference.posterior.adaptive_grid import centres_of
-from jaxkinetic.inference.posterior.coordinates import ends_of_rows, lam_at, ranges
 from jaxkinetic.inference.posterior.peaks import Summits, likeliest, summits
+from jaxkinetic.inference.posterior.prior_coordinates import ends_of_rows, lam_at, ranges
 from jaxkinetic.inference.posterior.priors import Priors
 
 _SPREADS = 6

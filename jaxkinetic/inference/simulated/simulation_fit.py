@@ -23,14 +23,15 @@ from jaxtyping import Array, Float
 
 from jaxkinetic._show import Shown
 from jaxkinetic._types import PRNGKeyArray, check_at_least, check_choice, check_level, check_positive, trusted
-from jaxkinetic.inference.data.curves import RetrievalCurve, as_curves
-from jaxkinetic.inference.fit.curve_fit import check_problem, check_ranges, fit_curves, goodness
+from jaxkinetic.inference.data.curves import RetrievalCurve
+from jaxkinetic.inference.fit.alternatives import goodness
+from jaxkinetic.inference.fit.curve_fit import check_problem, fit_curves
 from jaxkinetic.inference.fit.likelihood import stack_curves
-from jaxkinetic.inference.fit.search import Range
 from jaxkinetic.inference.planned_experiment import spectrum
 from jaxkinetic.inference.simulated.simulated_shape import SPACING, Builder, coordinates, parameters
 from jaxkinetic.inference.simulated.simulation_blocks import Blocks, Weighted, counted
-from jaxkinetic.inference.simulated.simulation_run import Run, Settings, prepare_run
+from jaxkinetic.inference.simulated.simulation_run import Range, Run, Settings, prepare_run
+from jaxkinetic.inference.theories import paper
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw, UniformPrompts, required_modes
 from jaxkinetic.retrieval.profile_ensemble import Estimator, choose_estimator, source_tokens
 
@@ -230,9 +231,9 @@ def fit_by_simulation(
             or a checkpoint that is damaged or of another configuration.
         RuntimeError: if the kernel's modes do not resolve a beta that the steps reach, or values are not finite.
     """
-    curves = as_curves(curves)
-    check_problem(curves, time, vocab_size)
-    bounds = check_ranges(beta_range, lam_range)
+    theory = paper(time, vocab_size, beta_range=beta_range, lam_range=lam_range)
+    curves = check_problem(curves, theory)
+    bounds = Range(*((float(p.low), float(p.high)) for p in theory.parameters))
     check_at_least("n_tokens", n_tokens, 2)
     for name, value in (("steps", steps), ("batch", batch), ("max_blocks", max_blocks)):
         check_at_least(name, value, 2)
@@ -246,9 +247,9 @@ def fit_by_simulation(
     build = _Standard(required_modes(bounds.beta[1] * math.exp(SPACING))) if model is None else model
     each = _tokens(curves, n_tokens)
     choose_estimator(law, estimator, "soft")
-    first = _start(start, curves, time, vocab_size, bounds)
+    first = _start(start, curves, theory, bounds)
     tokens = np.unique(np.concatenate(each))
-    stacked, errors_known = stack_curves(curves, float(time), vocab_size, 1)
+    stacked, errors_known = stack_curves(curves, theory)
     index = [np.pad(np.searchsorted(tokens, t), (0, stacked.accuracy.shape[1] - t.size)) for t in each]
     data = Weighted(np.asarray(stacked.accuracy), np.asarray(stacked.weight), np.stack(index))
     made = eqx.filter_eval_shape(build, *(jnp.asarray(x) for x in first))
@@ -281,9 +282,9 @@ class _Standard:
         return CausalAttention(ExpCosine(beta, n_modes=self.n_modes), ALiBi(lam))
 
 
-def _start(start, curves, time, vocab_size, bounds: Range) -> tuple[float, float]:
+def _start(start, curves, theory, bounds: Range) -> tuple[float, float]:
     if start is None:
-        found = fit_curves(curves, time, vocab_size, beta_range=bounds.beta, lam_range=bounds.lam)
+        found = fit_curves(curves, theory=theory)
         return found.beta, found.lam
     if np.shape(start) != (2,):
         raise ValueError(f"Argument `start` must be (beta, lam), but is {start}.")

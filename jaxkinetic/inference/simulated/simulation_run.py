@@ -11,7 +11,6 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxkinetic._types import PRNGKeyArray
-from jaxkinetic.inference.fit.search import Range
 from jaxkinetic.inference.lines import best_line
 from jaxkinetic.inference.simulated import simulation_blocks as state
 from jaxkinetic.inference.simulated.simulated_shape import (
@@ -39,6 +38,13 @@ _LARGEST_BLUR = 0.1
 _FARTHEST_CONTROL = 0.1
 _PROMPTS = 2**14
 _SIGMA = np.linspace(0.05, 0.95, 7)
+
+
+class Range(NamedTuple):
+    """Bounds within which beta and lam are searched."""
+
+    beta: tuple[float, float]
+    lam: tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)

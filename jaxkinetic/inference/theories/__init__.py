@@ -1,0 +1,12 @@
+"""Theories of a retrieval curve: parameters, and the shape of the profile that they give.
+
+    accuracy(sigma_0) = c0 + c1 s(sigma_0; parameters),    c1 >= 0,
+
+with c0 and c1 of each curve its own. `paper` is the one head of arXiv:2605.09213; `of_model` makes a theory of any
+model of attention, `of_function` of any function.
+"""
+
+from jaxkinetic.inference.theories.paper import Paper, paper
+from jaxkinetic.inference.theories.theory import Parameter, Theory, of_function, of_model
+
+__all__ = ["Paper", "Parameter", "Theory", "of_function", "of_model", "paper"]

@@ -1,0 +1,110 @@
+"""The paper's theory: one head with the exponential-cosine kernel and ALiBi, uniform prompts."""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxkinetic._types import Scalar, as_numbers, check_positive, trusted
+from jaxkinetic.inference.theories.parameter import Parameter
+from jaxkinetic.inference.theories.ridge import RidgeCoordinates
+from jaxkinetic.inference.theories.theory import Theory, checked_depth, model_shape
+from jaxkinetic.limit import closed_form
+from jaxkinetic.limit.mode_series import largest_exponent, mode_sum
+from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, required_modes
+
+BETA_RANGE, LAM_RANGE = (0.01, 10.0), (-20.0, 100.0)
+
+
+class Paper(Theory):
+    """See `paper`."""
+
+    name: str = eqx.field(static=True)
+    parameters: tuple[Parameter, ...]
+    time: Scalar
+    vocab_size: int = eqx.field(static=True)
+    n_modes: int = eqx.field(static=True)
+
+    @trusted()
+    def model(self, beta: Scalar, lam: Scalar) -> CausalAttention:
+        """The model at given values."""
+        return CausalAttention(ExpCosine(beta, n_modes=self.n_modes), ALiBi(lam))
+
+    def log_shape(self, values: Any, sources: Any) -> tuple[Array, Scalar]:
+        """The closed form (1.21)."""
+        return model_shape(self.model(*values), self.time, self.vocab_size, sources)
+
+    @property
+    def coordinates(self) -> RidgeCoordinates:
+        """Those along the ridge."""
+        return RidgeCoordinates(*self.parameters)
+
+    def quantities(self, values: np.ndarray) -> dict[str, float]:
+        """The combination of parameters to which shallow curves are sensitive, r = 2 lam / (a_1 t)."""
+        beta, lam = (float(x) for x in values)
+        rate = float(ExpCosine(beta).growth_rates()[0])
+        return {"ridge": 2 * lam / (rate * float(self.time))}
+
+    def __str__(self) -> str:
+        return f"{self.name}(sigma_0; beta, lam), t = {float(self.time):g}, M = {self.vocab_size}"
+
+    @trusted()
+    def row_shapes(
+        self,
+        first: Float[Array, " row"],
+        second: Float[Array, "row column"],
+        sources: Float[Array, "curve position"],
+    ) -> Float[Array, "row column curve position"]:
+        """The shapes, by the power series that a row of equal beta shares; NaN where that does not serve."""
+        beta, lam = first, second
+        n_modes = min(self.n_modes, closed_form.growing_modes(self.vocab_size))
+        rates = jax.vmap(lambda b: self.model(b, jnp.zeros_like(b)).kernel.growth_rates()[:n_modes])(beta)
+        weights = closed_form.mode_weights(self.vocab_size, n_modes)
+        one = jnp.ones((), beta.dtype)
+
+        def everywhere(function):
+            found = jax.vmap(lambda v: jax.vmap(lambda source: function(source, v))(sources.ravel()))(lam.ravel())
+            return found.reshape(*lam.shape, *sources.shape)
+
+        y = everywhere(lambda source, v: closed_form.goursat_variable(one, source, v))
+        graphon = everywhere(lambda source, v: ALiBi(v).graphon(one, source))
+        values, log_scale = mode_sum(rates, weights, self.time, y)
+        own_scale = jax.vmap(lambda a, at: largest_exponent(a, weights, self.time, at))(rates, jnp.max(y, axis=3))
+        scaled = graphon * values * jnp.exp(log_scale - jax.lax.stop_gradient(own_scale)[..., None])
+        largest = jnp.max(jnp.abs(scaled), axis=-1, keepdims=True)
+        return scaled / jnp.maximum(largest, jnp.finfo(scaled.dtype).tiny)
+
+
+def paper(
+    time: Any = 1.0,
+    vocab_size: int = 8,
+    *,
+    beta_range: tuple[float, float] = BETA_RANGE,
+    lam_range: tuple[float, float] = LAM_RANGE,
+) -> Paper:
+    """The profile S_t(sigma_0; beta, lam) (1.21) of one head, uniform prompts and ALiBi, in closed form.
+
+    Depth t and vocabulary size M are fixed: only a_n t enters the profile, so that t cannot be told from beta.
+
+    Args:
+        time: depth t > 0.
+        vocab_size: vocabulary size M >= 2 of the decoder.
+        beta_range: sharpness that is searched; its upper end sets the number of modes.
+        lam_range: positional bias that is searched; it has to include 0.
+    """
+    time = checked_depth(time, vocab_size)
+    for name, given in (("beta_range", beta_range), ("lam_range", lam_range)):
+        if as_numbers(name, given).shape != (2,):
+            raise ValueError(f"Argument `{name}` must be two numbers, but is {given!r}.")
+    check_positive("beta_range", np.asarray(beta_range, float))
+    if not (-math.inf < lam_range[0] < 0 < lam_range[1] < math.inf):
+        raise ValueError(f"Argument `lam_range` must be finite and include 0, but is {lam_range}.")
+    parameters = (
+        Parameter("beta", *beta_range, scale="log", symbol=r"\beta", meaning="sharpness of attention"),
+        Parameter("lam", *lam_range, scale="asinh", symbol=r"\lambda", meaning="positional bias"),
+    )
+    return Paper("S_t", parameters, time, vocab_size, required_modes(float(beta_range[1]), np.float64))

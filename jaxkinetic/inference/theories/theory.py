@@ -1,0 +1,203 @@
+"""A theory of a retrieval curve, and theories made of a function or of a model of attention."""
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxkinetic._types import Scalar, as_float, check_at_least, check_positive, trusted
+from jaxkinetic.inference.theories.coordinates import Coordinates, SeparateCoordinates
+from jaxkinetic.inference.theories.parameter import Parameter
+from jaxkinetic.limit import closed_form
+from jaxkinetic.model import CausalAttention
+
+Positions = Float[Array, " position"]
+Values = Float[Array, " parameter"]
+# Far closer to 0 than the curve's own positions a shape is cut: accuracy is far outside [0, 1] before that.
+_LARGEST_EXPONENT = 300.0
+
+
+class Theory(eqx.Module):
+    """Parameters, and the shape s(sigma_0) of the profile that their values give.
+
+    A curve is accuracy = c0 + c1 s with c0 and c1 >= 0 its own, so that the shape counts up to an offset and a
+    positive factor. Numbers are traced; functions and names are static.
+    """
+
+    name: eqx.AbstractVar[str]
+    parameters: eqx.AbstractVar[tuple[Parameter, ...]]
+
+    @abc.abstractmethod
+    def log_shape(self, values: Values, sources: Positions) -> tuple[Positions, Scalar]:
+        """The shape at several positions as (s e^{-log_scale}, log_scale), so that it never overflows.
+
+        Args:
+            values: values of the parameters, in their order.
+            sources: positions sigma_0 in (0, 1].
+        """
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Coordinates in which the parameters are searched."""
+        return SeparateCoordinates(self.parameters)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the parameters."""
+        return tuple(p.name for p in self.parameters)
+
+    def quantities(self, values: np.ndarray) -> dict[str, float]:
+        """Derived numbers worth telling at given values, by name."""
+        del values
+        return {}
+
+    def __str__(self) -> str:
+        return f"{self.name}(sigma_0; {', '.join(self.names)})" if self.names else f"{self.name}(sigma_0)"
+
+    @trusted()
+    def scaled_shape(
+        self, values: Values, own: Positions, wanted: Float[Array, " wanted"] | None = None
+    ) -> Float[Array, " wanted"]:
+        """The shape at ``wanted`` positions in units of its largest value at a curve's own; there if None."""
+        shape, log_scale = self.log_shape(values, own)
+        log_scale = log_scale + _log_largest(shape)
+        if wanted is not None:
+            shape, at_wanted = self.log_shape(values, wanted)
+            return shape * jnp.exp(jnp.minimum(at_wanted - log_scale, _LARGEST_EXPONENT))
+        return shape * jnp.exp(-_log_largest(shape))
+
+    @trusted()
+    def row_shapes(
+        self,
+        first: Float[Array, " row"],
+        second: Float[Array, "row column"],
+        sources: Float[Array, "curve position"],
+    ) -> Float[Array, "row column curve position"]:
+        """`scaled_shape` of every curve on rows of equal first of two parameters, which may share their work."""
+        one = lambda a, b: jax.vmap(lambda own: self.scaled_shape(jnp.stack([a, b]), own))(sources)  # noqa: E731
+        return jax.vmap(lambda a, row: jax.vmap(lambda b: one(a, b))(row))(first, second)
+
+
+class FunctionTheory(Theory):
+    """See `of_function`."""
+
+    name: str = eqx.field(static=True)
+    parameters: tuple[Parameter, ...]
+    function: Callable[..., Any] = eqx.field(static=True)
+
+    def log_shape(self, values: Values, sources: Positions) -> tuple[Positions, Scalar]:
+        """The shape that the function gives."""
+        shape = jnp.broadcast_to(jnp.asarray(self.function(sources, *values), sources.dtype), sources.shape)
+        return shape, jnp.zeros((), sources.dtype)
+
+
+class ModelTheory(Theory):
+    """See `of_model`."""
+
+    name: str = eqx.field(static=True)
+    parameters: tuple[Parameter, ...]
+    build: Callable[..., CausalAttention] = eqx.field(static=True)
+    time: Scalar
+    vocab_size: int = eqx.field(static=True)
+
+    def log_shape(self, values: Values, sources: Positions) -> tuple[Positions, Scalar]:
+        """The profile of the model."""
+        return model_shape(self.build(*values), self.time, self.vocab_size, sources)
+
+
+def model_shape(
+    model: CausalAttention, time: Scalar, vocab_size: float, sources: Positions
+) -> tuple[Positions, Scalar]:
+    """The profile S_t of uniform prompts (1.21) as (S_t e^{-log_scale}, log_scale)."""
+    rates = model.kernel.growth_rates()
+    rates = rates[: min(rates.shape[0], closed_form.growing_modes(vocab_size))]
+    weights, signed = closed_form.mode_weights(vocab_size, rates.shape[0]), model.kernel.has_signed_rates
+    return closed_form.correction_shape(rates, weights, time, sources, model.positions, signed=signed)
+
+
+def of_function(
+    function: Callable[..., Any], parameters: Sequence[Parameter] = (), *, name: str | None = None
+) -> Theory:
+    """A theory given by the shape of the curve.
+
+    >>> import jax.numpy as jnp
+    >>> import jaxkinetic as jk
+    >>> rate = jk.theories.Parameter("rate", 0.1, 50.0, scale="log")
+    >>> print(jk.theories.of_function(lambda sigma, rate: jnp.exp(-rate * sigma), [rate], name="decay"))
+    decay(sigma_0; rate)
+
+    Args:
+        function: (sources, *values) -> shape, (S,); traceable by JAX. Only its form counts: every curve has an
+            offset and a factor c1 >= 0 of its own.
+        parameters: what the values are, in their order.
+        name: what to call it; the function's name if None.
+    """
+    if not callable(function):
+        raise ValueError(f"Argument `function` must be a function, but is {type(function).__name__}.")
+    parameters = _checked(parameters)
+    theory = FunctionTheory(name or getattr(function, "__name__", "shape"), parameters, function)
+    _try_out(theory, "function", "positions and values and return one number a position")
+    return theory
+
+
+def of_model(
+    build: Callable[..., CausalAttention],
+    parameters: Sequence[Parameter],
+    *,
+    time: Any = 1.0,
+    vocab_size: int = 8,
+    name: str = "S_t",
+) -> Theory:
+    """A theory given by a model of attention with ALiBi weights: the profile S_t of uniform prompts (1.21).
+
+    Args:
+        build: (*values) -> model, traceable. A kernel whose parameters are fitted needs its ``n_modes``.
+        parameters: what the values are, in their order.
+        time: depth t > 0.
+        vocab_size: vocabulary size M >= 2 of the decoder.
+        name: what to call it.
+    """
+    if not callable(build):
+        raise ValueError(f"Argument `build` must be a function, but is {type(build).__name__}.")
+    theory = ModelTheory(name, _checked(parameters), build, checked_depth(time, vocab_size), vocab_size)
+    _try_out(theory, "build", "values and return a model")
+    return theory
+
+
+def _try_out(theory: Theory, argument: str, what: str) -> None:
+    """Trace the shape once: what a user's function cannot do is told before a search begins."""
+    middle = [float(p.value_at(np.asarray(0.5))) for p in theory.parameters]
+    try:
+        jax.eval_shape(theory.log_shape, jnp.asarray(middle, float), jnp.linspace(0.1, 0.9, 3))
+    except TypeError as error:
+        raise ValueError(
+            f"Argument `{argument}` must take {what}, for {len(middle)} parameters, but: {error}."
+        ) from error
+
+
+def checked_depth(time: Any, vocab_size: Any) -> Scalar:
+    """Return a depth t > 0 as an array, beside a vocabulary of at least 2."""
+    check_at_least("vocab_size", vocab_size, 2)
+    return as_float(check_positive("time", time))
+
+
+def _checked(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
+    given = (parameters,) if isinstance(parameters, Parameter) else tuple(parameters)
+    for p in given:
+        if not isinstance(p, Parameter):
+            raise ValueError(f"Argument `parameters` must hold Parameter, but holds {type(p).__name__}.")
+    names = [p.name for p in given]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Argument `parameters` must have different names, but has {', '.join(names)}.")
+    return given
+
+
+def _log_largest(values: Positions) -> Scalar:
+    """Log of the largest value: it may be e^{-lam (1 - s)} of the scale taken out, and squares would vanish."""
+    largest = jnp.max(jnp.abs(values), axis=-1)
+    return jax.lax.stop_gradient(jnp.log(jnp.maximum(largest, jnp.finfo(values.dtype).tiny)))
