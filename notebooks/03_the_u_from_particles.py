@@ -47,7 +47,9 @@ key = jax.random.key(0)
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 cases = (("naive", False), ("adjoint", False), ("adjoint", True))
 for ax, (estimator, control), colour in zip(axes, cases, (COLOURS[0], COLOURS[2], COLOURS[3]), strict=True):
-    found = jk.estimate_profile(model, 1.0, 8, 64, 512, key, estimator=estimator, control_variate=control)
+    found = jk.estimate_profile(
+        model, 1.0, 8, 64, n_prompts=512, key=key, estimator=estimator, control_variate=control
+    )
     plot_estimate(found, ax, colour)
     plot_profile_line(model, 1.0, 8, ax)
     ax.set_title(f"{estimator}{', control variate' if control else ''}", fontsize=11)
@@ -65,8 +67,8 @@ plt.show()
 
 # %%
 words = jk.CodewordPrompts(lambda s: [0.4 - 0.2 * s, 0.3, 0.2 - 0.1 * s, 0.1 + 0.3 * s])
-found = jk.estimate_profile(model, 1.0, 4, 128, 512, key, words)
-limit = jk.retrieval_profile(model, 1.0, 4, found.sources, words)
+found = jk.estimate_profile(model, 1.0, 4, 128, n_prompts=512, key=key, prompts=words)
+limit = jk.retrieval_profile(model, 1.0, 4, found.sources, prompts=words)
 figure, ax = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
 plot_estimate(found, ax)
 ax.plot(found.sources, limit.values, "x", color=COLOURS[1], label="limit, correlation solver")
@@ -154,7 +156,9 @@ plt.show()
 # %%
 planted = jk.CausalAttention(jk.ExpCosine(beta=0.7), jk.ALiBi(lam=-2.0))
 sources = (np.arange(8) + 0.5) / 8
-shape = jk.estimate_profile(planted, 1.0, 4, 16, 8192, jax.random.key(5), words, sources=sources, n_steps=2).values
+shape = jk.estimate_profile(
+    planted, 1.0, 4, 16, n_prompts=8192, key=jax.random.key(5), prompts=words, sources=sources, n_steps=2
+).values
 truth = 0.3 + 0.4 * (shape - shape.min()) / np.ptp(shape)
 curve = jk.RetrievalCurve(sources, np.random.default_rng(1).binomial(10_000, truth) / 10_000, 10_000)
 fit = jk.fit_by_simulation(

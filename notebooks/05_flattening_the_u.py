@@ -133,7 +133,9 @@ print(f"furthest from the target: ALiBi {ordered.alibi_range:.3f}, designed {ord
 found = []
 for positions in (designed.positions, designed.alibi):
     model = jk.CausalAttention(kernel, positions)
-    estimate = jk.estimate_profile(model, time, vocab_size, 512, 256, jax.random.key(0), sources="all", joint=True)
+    estimate = jk.estimate_profile(
+        model, time, vocab_size, 512, n_prompts=256, key=jax.random.key(0), sources="all", joint=True
+    )
     found.append(jk.window_means(estimate, np.linspace(0.05, 0.95, 10)))
 plot_design(designed, tuple(found))
 plt.show()

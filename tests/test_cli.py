@@ -147,7 +147,7 @@ def test_estimate_writes_what_the_library_estimates(
     assert run(monkeypatch, "estimate", *arguments, "--json", "-", "--out", str(tmp_path)) == 0
     record = json.loads(capsys.readouterr().out)
     model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
-    found = jk.estimate_profile(model, 1.0, 3, 6, 64, jax.random.key(4), sources=[0.2, 0.6])
+    found = jk.estimate_profile(model, 1.0, 3, 6, n_prompts=64, key=jax.random.key(4), sources=[0.2, 0.6])
     assert record["values"] == found.values.tolist()
     assert record["standard_error"] == found.standard_error.tolist()
     assert (record["estimator"], record["control_variate"]) == ("adjoint", True)

@@ -49,7 +49,9 @@ def test_named_laws_are_those_of_the_docstring() -> None:
     for s in (0.0, 0.37, 1.0):
         sigma = jnp.asarray(s)
         np.testing.assert_allclose(smooth.fourier(sigma, 2), smooth_modes(sigma), rtol=0, atol=1e-15)
-        np.testing.assert_allclose(codewords.at(sigma), codeword_probabilities(sigma), rtol=0, atol=1e-15)
+        np.testing.assert_allclose(
+            codewords.atom_probabilities(sigma), codeword_probabilities(sigma), rtol=0, atol=1e-15
+        )
     assert np.all(build_law("uniform").fourier(jnp.asarray(0.3), 4) == 0)
 
 

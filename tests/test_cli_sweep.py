@@ -302,7 +302,15 @@ def test_two_processes_give_the_bits_of_one_and_only_the_first_writes(tmp_path: 
     assert not (tmp_path / "1.json").exists()
     model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
     alone = jk.estimate_profile(
-        model, 1.0, 4, 8, 96, jax.random.key(0), sources=[0.3, 0.7], estimator="naive", control_variate=False
+        model,
+        1.0,
+        4,
+        8,
+        n_prompts=96,
+        key=jax.random.key(0),
+        sources=[0.3, 0.7],
+        estimator="naive",
+        control_variate=False,
     )
     record = json.loads((tmp_path / "0.json").read_text())
     assert record["values"] == alone.values.tolist()

@@ -124,8 +124,8 @@ def _estimate(
     first, second = (
         window_means(
             estimate_profile(
-                CausalAttention(kernel, positions), time, vocab_size, n_tokens, n_prompts, jax.random.key(_SEED),
-                sources="all", joint=True,
+                CausalAttention(kernel, positions), time, vocab_size, n_tokens, n_prompts=n_prompts,
+                key=jax.random.key(_SEED), sources="all", joint=True,
             ),
             edges,
         )

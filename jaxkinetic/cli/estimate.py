@@ -81,6 +81,7 @@ def estimate(
 
     from jaxkinetic import ALiBi, CausalAttention, ExpCosine, estimate_profile, plotting
     from jaxkinetic._types import check_seed
+    from jaxkinetic.retrieval.estimators import ESTIMATORS
     from jaxkinetic.retrieval.profile_ensemble import NoControlWarning, why_no_control
 
     check_seed(seed)
@@ -90,16 +91,16 @@ def estimate(
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
         found = estimate_profile(
-            model, time, vocab_size, n_tokens, n_prompts, jax.random.key(seed), prompts, estimator=estimator,
-            control_variate=None if control_variate else False, sources=settings["sources"], accuracy=accuracy,
-            joint=joint, progress=writes,
+            model, time, vocab_size, n_tokens, n_prompts=n_prompts, key=jax.random.key(seed), prompts=prompts,
+            estimator=estimator, control_variate=None if control_variate else False,
+            sources=settings["sources"], accuracy=accuracy, joint=joint, progress=writes,
         )  # fmt: skip
     if not writes:
         return
     for warning in told:
         print(f"jaxkinetic: warning: {warning.message}", file=sys.stderr)
     unresolved = any(issubclass(warning.category, NoControlWarning) for warning in told)
-    why = why_no_control(prompts, found.estimator, accuracy) or "it would not lower these errors"
+    why = why_no_control(prompts, ESTIMATORS[found.estimator], accuracy) or "it would not lower these errors"
     say(_table(found, why if control_variate and not unresolved else None), json)
     limit, missing = None, "it is not resolved, as the warning says" if unresolved else None
     if accuracy == "soft" and not unresolved:
@@ -170,16 +171,17 @@ def _limit(model: Any, prompts: Any, time: float, vocab_size: int, sources: Any)
 
     from jaxkinetic.integrate import Solve, reason
     from jaxkinetic.limit import Resolution
-    from jaxkinetic.model import UniformPrompts
     from jaxkinetic.retrieval import law_profile, retrieval_profile
 
     try:
-        if isinstance(prompts, UniformPrompts):
+        if prompts.is_uniform:
             values = retrieval_profile(model, time, vocab_size, sources).values
         else:
             size = Resolution(*_SIZE, tolerance=_TOLERANCE)
             options = Solve(rtol=_TOLERANCE / 100, atol=_TOLERANCE / 100, max_steps=_MOST_STEPS)
-            values = law_profile(model, prompts, time, vocab_size, sources, size, options).values
+            values = law_profile(
+                model, prompts, time, vocab_size, sources=sources, resolution=size, options=options
+            ).values
     except RuntimeError as error:
         return None, reason(error)
     if not np.all(np.isfinite(values)):

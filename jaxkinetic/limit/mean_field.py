@@ -22,7 +22,7 @@ from jaxkinetic.integrate import Solve, as_times, integrate
 from jaxkinetic.limit import chebyshev, fourier
 from jaxkinetic.limit.flow import CharacteristicFlow, Flow, FourierFlow
 from jaxkinetic.limit.resolution import Resolution, Tails, settle
-from jaxkinetic.model import CausalAttention, ClusterPrompts, CodewordPrompts, DensityPrompts, PromptLaw
+from jaxkinetic.model import CausalAttention, PromptLaw
 from jaxkinetic.model.positions import ALiBi, require_alibi
 from jaxkinetic.model.prompts import check_density, check_probabilities
 
@@ -206,15 +206,15 @@ def tabulate(prompts: PromptLaw, method: Method, n_nodes: int, n_modes: int, dty
     It runs before compilation, so that a new law of the same sizes does not compile anew.
     """
     sigma = jnp.asarray(chebyshev.nodes(n_nodes), dtype)
-    if isinstance(prompts, CodewordPrompts):
-        weights = jax.vmap(prompts.at)(sigma)
+    if prompts.atoms is not None:
+        weights = jax.vmap(prompts.atom_probabilities)(sigma)
         check_probabilities(weights)
-        return prompts.codewords.astype(dtype), weights.astype(dtype)
+        return prompts.atoms.astype(dtype), weights.astype(dtype)
     # All modes that the law has, so that those which the solution leaves out are known.
-    seen = max(2 * n_modes, prompts.n_modes if isinstance(prompts, DensityPrompts) else 0)
+    seen = max(2 * n_modes, prompts.n_modes or 0)
     modes = jax.vmap(lambda s: prompts.fourier(s, seen))(sigma)
     modes = modes.astype(jnp.result_type(dtype, jnp.complex64))
-    if isinstance(prompts, DensityPrompts):
+    if prompts.n_modes is not None:
         check_density(fourier.synthesize(modes, fourier.grid_size(seen, seen), mean=1.0))
     if method == "fourier":
         return modes
@@ -235,10 +235,7 @@ def solver_options(options: Any, dtype: Any) -> Solve:
 
 def first_resolution(prompts: PromptLaw, tolerance: float | None = None) -> Resolution:
     """Sizes to start from: 33 nodes and 64 modes, more where the law itself has more."""
-    n_modes = 64
-    if isinstance(prompts, DensityPrompts):
-        n_modes = max(n_modes, 2 * prompts.n_modes)
-    return Resolution(modes=n_modes, tolerance=tolerance)
+    return Resolution(modes=max(64, 2 * (prompts.n_modes or 0)), tolerance=tolerance)
 
 
 def check_model(model: Any) -> ALiBi:
@@ -254,14 +251,15 @@ def check_model(model: Any) -> ALiBi:
 def check_law(prompts: Any, method: Any) -> Literal["fourier", "characteristics"]:
     """Refuse laws without a smooth limit, and say which representation serves."""
     check_type("prompts", prompts, PromptLaw)
-    if isinstance(prompts, ClusterPrompts):
+    if prompts.has_jumps:
         raise ValueError(
-            "Argument `prompts` must be smooth in sigma, but ClusterPrompts jumps from one cluster to the next, "
-            "which polynomials in sigma do not resolve. Use DensityPrompts with centres that move smoothly."
+            f"Argument `prompts` must be smooth in sigma, but {type(prompts).__name__} jumps from one cluster to "
+            "the next, which polynomials in sigma do not resolve. Use DensityPrompts with centres that move "
+            "smoothly."
         )
     if method not in ("auto", "fourier", "characteristics"):
         raise ValueError(f"Argument `method` must be 'auto', 'fourier' or 'characteristics', but is {method!r}.")
-    atomic = isinstance(prompts, CodewordPrompts)
+    atomic = prompts.atoms is not None
     if atomic and method == "fourier":
         raise ValueError(
             "Argument `method` must be 'characteristics' for codewords, but is 'fourier': the modes of atoms do "

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar, check_at_least, finite_scalar
+from jaxkinetic._types import Angles, Scalar, check_at_least, finite_scalar
+from jaxkinetic.sums import causal_sum, convolved_average, weight_totals
 
 
 class PositionalWeights(eqx.Module):
@@ -34,6 +35,11 @@ class PositionalWeights(eqx.Module):
     @abc.abstractmethod
     def mean_distance(self) -> Scalar:
         """Mean attention distance of the last token, int_0^1 s b(s) ds / int_0^1 b(s) ds."""
+
+    @property
+    def exponential_rate(self) -> Scalar | None:
+        """Rate lam where b(s) = e^{-lam s}, for which closed forms hold; None for other weights."""
+        return None
 
     @property
     def breaks(self) -> tuple[float, ...]:
@@ -64,6 +70,24 @@ class PositionalWeights(eqx.Module):
         exponent = self.log_weight(jnp.maximum(sigma - source, 0)) - self.log_mass(sigma)
         return jnp.where(source <= sigma, jnp.exp(exponent), 0.0)
 
+    def causal_average(
+        self, theta: Angles, series: Float[Array, "kernel mode"], parities: tuple[str, ...] = ("odd",)
+    ) -> Float[Array, "kernel token"]:
+        """Average trigonometric series over all earlier tokens, sum_{k<j} omega_{jk} h(theta_j - theta_k).
+
+        Any weights take about one FFT over all tokens for each mode; a subclass may know a faster sum.
+
+        Args:
+            theta: angles in radians, (N,).
+            series: coefficients c_n of each h, (H, K).
+            parities: for each h ``"even"``, sum_n c_n cos(n x), or ``"odd"``, sum_n c_n sin(n x).
+
+        Returns:
+            One average per series and token, (H, N), in the precision of the angles; zero for the first token.
+        """
+        lags = jnp.arange(theta.shape[0], dtype=self.dtype) / theta.shape[0]
+        return convolved_average(theta, series, self.log_weight(lags).astype(theta.dtype), parities)
+
 
 class ALiBi(PositionalWeights):
     """Attention with linear biases, b(u) = e^{-lam u}; lam of any sign, zero included.
@@ -90,6 +114,11 @@ class ALiBi(PositionalWeights):
         """1 / lam - 1 / (e^lam - 1), smooth through lam = 0."""
         return (1 - jax.jvp(log_sinhc, (self.lam / 2,), (jnp.ones_like(self.lam),))[1]) / 2
 
+    @property
+    def exponential_rate(self) -> Scalar:
+        """The strength lam itself."""
+        return self.lam
+
     def exponents(self, n_tokens: int) -> tuple[Scalar, Scalar]:
         """Exponents (d, g) with e^{-lam (j - k) / N} proportional in k to e^{-d (j - 1 - k)} e^{-g (k - 1)}.
 
@@ -97,6 +126,15 @@ class ALiBi(PositionalWeights):
         on: no factor exceeds one, so that no sum over- or underflows, whatever lam.
         """
         return jnp.maximum(self.lam, 0) / n_tokens, jnp.maximum(-self.lam, 0) / n_tokens
+
+    def causal_average(
+        self, theta: Angles, series: Float[Array, "kernel mode"], parities: tuple[str, ...] = ("odd",)
+    ) -> Float[Array, "kernel token"]:
+        """The same by a recurrence, in linear time."""
+        decay, growth = self.exponents(theta.shape[0])
+        exponents = decay.astype(theta.dtype), growth.astype(theta.dtype)
+        totals = weight_totals(theta.shape[0], exponents)
+        return causal_sum(theta, series, exponents, parities) / jnp.where(totals > 0, totals, 1)[None, :]
 
     def graphon(self, sigma: Float[Array, ""], source: Float[Array, ""]) -> Float[Array, ""]:
         """Limiting kernel k(sigma, sigma') (1.9), smooth through lam = 0.

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._types import (
+    Angles,
     Scalar,
     check,
     finite_array,
@@ -19,6 +20,7 @@ from jaxkinetic._types import (
     positive_scalar,
 )
 from jaxkinetic.model.positions import ALiBi, PositionalWeights, log_sinhc
+from jaxkinetic.sums import causal_sum, weight_totals
 
 _GAUSS_NODES = 12
 # e^{-80} is about the smallest number of single precision.
@@ -82,6 +84,17 @@ class ExponentialSum(PositionalWeights):
         decay, growth = jnp.maximum(self.rates, 0) / n_tokens, jnp.maximum(-self.rates, 0) / n_tokens
         j = jnp.arange(n_tokens, dtype=self.dtype)
         return (jnp.log(self.amplitudes) - decay)[:, None] + growth[:, None] * j[None, :], decay, growth
+
+    def causal_average(
+        self, theta: Angles, series: Float[Array, "kernel mode"], parities: tuple[str, ...] = ("odd",)
+    ) -> Float[Array, "kernel token"]:
+        """The same by a recurrence for each term, in linear time."""
+        log_factors, *exponents = (x.astype(theta.dtype) for x in self.factors(theta.shape[0]))
+        # For each token its largest term has factor one, so that growing terms do not overflow.
+        factors = jnp.exp(log_factors - jax.lax.stop_gradient(jnp.max(log_factors, axis=0, keepdims=True)))
+        sums = jax.vmap(lambda d, g: causal_sum(theta, series, (d, g), parities))(*exponents)
+        totals = jnp.sum(factors * jax.vmap(lambda d, g: weight_totals(theta.shape[0], (d, g)))(*exponents), axis=0)
+        return jnp.sum(factors[:, None, :] * sums, axis=0) / jnp.where(totals > 0, totals, 1)[None, :]
 
 
 def _exponent(value: Any) -> Scalar:

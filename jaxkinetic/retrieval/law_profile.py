@@ -33,7 +33,7 @@ from jaxkinetic.limit import closed_form
 from jaxkinetic.limit.bessel import entire_bessel
 from jaxkinetic.limit.correlations import check_sources, solve_correlations
 from jaxkinetic.limit.resolution import Resolution
-from jaxkinetic.model import CausalAttention, CodewordPrompts, PromptLaw
+from jaxkinetic.model import CausalAttention, PromptLaw
 from jaxkinetic.model.positions import require_alibi
 
 _GAUSS_NODES = 32
@@ -179,7 +179,8 @@ def _distinct_observables(prompts: PromptLaw, n_modes: int) -> tuple[tuple[int, 
 
     On M codewords e^{i n theta} depends on n mod M only; n = M is a constant, whose correlations vanish.
     """
-    if not isinstance(prompts, CodewordPrompts):
+    size = 0 if prompts.atoms is None else prompts.atoms.size
+    even = 2 * np.pi * np.arange(size) / max(size, 1)
+    if prompts.atoms is None or not np.allclose(prompts.atoms, even, rtol=0, atol=1e-6):
         return tuple(range(1, n_modes + 1)), np.arange(n_modes)
-    size = prompts.vocab_size
     return tuple(range(1, size + 1)), (np.arange(n_modes)) % size

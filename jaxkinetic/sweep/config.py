@@ -23,6 +23,7 @@ from jaxkinetic._types import check_at_least, check_finite, check_positive, chec
 from jaxkinetic.law_table import LAWS, build_law, check_keys, number, read_toml
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw
 from jaxkinetic.particles.ensemble import BLOCK, Moments
+from jaxkinetic.retrieval.estimators import Estimator
 from jaxkinetic.retrieval.profile_ensemble import (
     ProfileEnsemble,
     bytes_per_prompt,
@@ -32,6 +33,7 @@ from jaxkinetic.retrieval.profile_ensemble import (
     source_tokens,
 )
 from jaxkinetic.retrieval.steps import check_steps
+from jaxkinetic.retrieval.window import Accuracy
 
 DIMS = ("beta", "lam", "time", "n_tokens", "vocab_size", "law", "estimator")
 GOALS = ("n_prompts", "standard_error", "max_prompts")
@@ -232,9 +234,9 @@ class SweepConfig:
             "positions": {"name": type(model.positions).__name__, "parameters": {"lam": list(self.lam)}},
         }
 
-    def chosen_estimator(self, law: str, estimator: str) -> str:
+    def chosen_estimator(self, law: str, estimator: str) -> Estimator:
         """The estimator that is used; one that is not valid for the law is refused."""
-        return _chosen_estimator(json.dumps(self.law_table(law)), estimator, self.accuracy)
+        return _chosen_estimator(json.dumps(self.law_table(law)), estimator, self.accuracy)  # pyright: ignore
 
     def prepare(self, point: Point) -> ProfileEnsemble:
         """The ensemble of a point, ready to run.
@@ -244,8 +246,9 @@ class SweepConfig:
         """
         try:
             return prepare_profile(
-                self.build_model(point), point.time, point.vocab_size, point.n_tokens, self.build_law(point.law),
-                estimator=point.estimator,  # pyright: ignore[reportArgumentType]
+                self.build_model(point), point.time, point.vocab_size, point.n_tokens,
+                prompts=self.build_law(point.law),
+                estimator=point.estimator,
                 control_variate=None if self.control_variate else False,
                 sources=self._asked_sources(point.n_tokens),
                 accuracy=self.accuracy,  # pyright: ignore[reportArgumentType]
@@ -294,7 +297,7 @@ def read_config(path: Path) -> SweepConfig:
 
 
 @functools.lru_cache(maxsize=256)
-def _chosen_estimator(table: str, estimator: str, accuracy: str) -> str:
+def _chosen_estimator(table: str, estimator: str, accuracy: Accuracy) -> Estimator:
     prompts = build_law(json.loads(table))
     chosen = choose_estimator(prompts, estimator, accuracy)
     choose_control(None, prompts, chosen, accuracy)

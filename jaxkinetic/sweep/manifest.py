@@ -18,7 +18,7 @@ _KEEPING = ("icechunk", "zarr", "xarray")
 
 def new_manifest(config: SweepConfig) -> dict[str, Any]:
     """Attributes of a new store; nested parts as JSON, which every file format holds."""
-    chosen = {law: {e: config.chosen_estimator(law, e) for e in config.estimator} for law in config.law}
+    chosen = {law: {e: config.chosen_estimator(law, e).name for e in config.estimator} for law in config.law}
     now = session("made")
     return {
         "title": "Retrieval profiles S_N(sigma_0) from particles",

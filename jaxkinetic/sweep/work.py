@@ -9,7 +9,6 @@ from jaxkinetic.particles.ensemble import Moments
 from jaxkinetic.sweep.config import Point, SweepConfig
 
 # A value with its gradient costs two to three values.
-_GRADIENT = 3
 _FEWEST_STEPS = 4
 
 
@@ -20,9 +19,8 @@ def evaluations(config: SweepConfig, point: Point, n_steps: int) -> int:
 
 def runs(config: SweepConfig, point: Point) -> int:
     """Solves of one prompt, in units of one without gradient."""
-    chosen = config.chosen_estimator(point.law, point.estimator)
     n_sources = config.positions(point.n_tokens).size
-    return {"naive": 1, "adjoint": _GRADIENT, "glauber": 1 + n_sources}[chosen]
+    return config.chosen_estimator(point.law, point.estimator).work(n_sources)
 
 
 def expected_prompts(config: SweepConfig, moments: Moments | None) -> int:

@@ -56,7 +56,14 @@ def test_particles_see_the_flat_profile(flat):
     flat_found, alibi_found = (
         window_means(
             estimate_profile(
-                CausalAttention(KERNEL, positions), 1.0, 8, 512, 256, jax.random.key(0), sources="all", joint=True
+                CausalAttention(KERNEL, positions),
+                1.0,
+                8,
+                512,
+                n_prompts=256,
+                key=jax.random.key(0),
+                sources="all",
+                joint=True,
             ),
             np.linspace(0.05, 0.95, 10),
         )

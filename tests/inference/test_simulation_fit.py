@@ -17,7 +17,6 @@ from jaxkinetic.inference import simulation_run
 from jaxkinetic.inference.simulated_shape import SPACING, Geometry, SimulatedShape, coordinates
 from jaxkinetic.inference.simulation_state import Weighted, eliminate, whitening
 from jaxkinetic.integrate import constant_steps, march
-from jaxkinetic.particles.drift import velocity
 from jaxkinetic.plotting import plot_simulation_fit
 from jaxkinetic.retrieval.profile_ensemble import prepare_profile
 from tests.limit.laws import CODEWORDS
@@ -44,7 +43,9 @@ def simulated(build, law, estimator, controlled, at=(1.2, 0.7), n_tokens=8, sour
 
     def ensemble(u):
         model = build(jnp.exp(u[0]), jnp.sinh(u[1]))
-        return prepare_profile(model, 0.8, 4, n_tokens, law, estimator, controlled, sources=sources)
+        return prepare_profile(
+            model, 0.8, 4, n_tokens, prompts=law, estimator=estimator, control_variate=controlled, sources=sources
+        )
 
     stencil = None
     if controlled:
@@ -132,7 +133,9 @@ def test_values_with_a_control_from_afar_are_those_of_estimates():
     keys = jax.random.split(KEY, 4096)
     values = np.asarray(eqx.filter_jit(lambda u: jax.lax.map(lambda k: shape.value(u, k), keys, batch_size=64))(u))
     model = alibi(1.2, 0.7)
-    truth = jk.estimate_profile(model, 0.8, 4, 8, 4096, jax.random.key(2), sources=[0.3, 0.6], n_steps=4)
+    truth = jk.estimate_profile(
+        model, 0.8, 4, 8, n_prompts=4096, key=jax.random.key(2), sources=[0.3, 0.6], n_steps=4
+    )
     error = np.hypot(values.std(axis=0) / 64, truth.standard_error)
     assert np.all(error < 0.03 * np.abs(truth.values).max())
     assert np.all(np.abs(values.mean(axis=0) - truth.values) < 4 * error)
@@ -141,7 +144,7 @@ def test_values_with_a_control_from_afar_are_those_of_estimates():
 def test_marching_is_the_solve_with_constant_steps():
     model, start = alibi(1.2, 0.7), jk.UniformPrompts().sample(KEY, 12)
     ends = jk.simulate(model, start, [0.8], constant_steps(0.1)).angles[0]
-    marched = march(lambda theta, model: velocity(model, theta), start, jnp.asarray(0.8), 8, model)
+    marched = march(lambda theta, model: model.velocity(theta), start, jnp.asarray(0.8), 8, model)
     np.testing.assert_allclose(marched, ends, rtol=0, atol=1e-14)
 
 
@@ -154,7 +157,15 @@ def planted(
     """A curve whose shape is a large ensemble's at N tokens; exact counts without a seed."""
     sources = end * (np.arange(n_positions) + 0.5) / n_positions
     shape = jk.estimate_profile(
-        build(beta, lam), 1.0, 4, n_tokens, n_prompts, jax.random.key(5), law, sources=sources, n_steps=4
+        build(beta, lam),
+        1.0,
+        4,
+        n_tokens,
+        n_prompts=n_prompts,
+        key=jax.random.key(5),
+        prompts=law,
+        sources=sources,
+        n_steps=4,
     ).values
     accuracy = 0.3 + 0.4 * (shape - shape.min()) / np.ptp(shape)
     if seed is not None:
@@ -373,7 +384,9 @@ def test_intervals_cover_what_was_planted_at_finite_n():
     """Twenty curves at N = 128, each of 120 positions; regions and intervals of 95 per cent, 19 each at least."""
     sources = (np.arange(POSITIONS) + 0.5) / POSITIONS * 0.97
     key = jax.random.key(99)
-    shape = jk.estimate_profile(alibi(*TRUTH), 1.0, 8, N, 4096, key, sources=sources, n_steps=2).values
+    shape = jk.estimate_profile(
+        alibi(*TRUTH), 1.0, 8, N, n_prompts=4096, key=key, sources=sources, n_steps=2
+    ).values
     accuracy = 0.2 + 0.6 * (shape - shape.min()) / np.ptp(shape)
 
     def one(seed):

@@ -186,7 +186,9 @@ def test_particles_approach_it(name):
     model = CausalAttention(ExpCosine(1.0), WEIGHTS[name])
     sources = [0.125, 0.25, 0.5, 0.75]
     few, many = (
-        estimate_profile(model, 1.0, 8, n, n_prompts, jax.random.key(n), sources=sources, estimator="adjoint")
+        estimate_profile(
+            model, 1.0, 8, n, n_prompts=n_prompts, key=jax.random.key(n), sources=sources, estimator="adjoint"
+        )
         for n, n_prompts in ((64, 2048), (256, 1024))
     )
     assert few.control_variate
@@ -203,7 +205,9 @@ def test_particles_approach_it(name):
 def test_control_variates_from_iterated_kernels_keep_the_mean_and_sharpen_it():
     model = CausalAttention(ExpCosine(1.0), WEIGHTS["spline"])
     plain, sharp = (
-        estimate_profile(model, 1.0, 8, 96, 512, jax.random.key(0), estimator="adjoint", control_variate=on)
+        estimate_profile(
+            model, 1.0, 8, 96, n_prompts=512, key=jax.random.key(0), estimator="adjoint", control_variate=on
+        )
         for on in (False, True)
     )
     middle = (plain.sources > 0.1) & (plain.sources < 0.9)

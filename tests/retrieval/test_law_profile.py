@@ -18,7 +18,7 @@ SOURCES = jnp.array([0.1, 0.5, 0.9])
 
 def test_uniform_prompts_give_the_closed_form():
     size = Resolution(17, source_nodes=33, modes=32)
-    profile = law_profile(MODEL, UniformPrompts(), 1.0, 4, SOURCES, resolution=size)
+    profile = law_profile(MODEL, UniformPrompts(), 1.0, 4, sources=SOURCES, resolution=size)
     exact = retrieval_profile(MODEL, 1.0, 4, SOURCES)
     np.testing.assert_allclose(profile.values, exact.values, rtol=1e-10)
     np.testing.assert_allclose(profile.chance, np.sqrt(np.pi / 2) / 4, rtol=1e-12)
@@ -29,14 +29,14 @@ def test_uniform_prompts_give_the_closed_form():
 def test_uniform_codewords_give_their_closed_form(vocab_size, beta):
     model = CausalAttention(ExpCosine(beta), ALiBi(1.0))
     law = CodewordPrompts(np.full(vocab_size, 1 / vocab_size))
-    profile = law_profile(model, law, 1.0, vocab_size, SOURCES)
+    profile = law_profile(model, law, 1.0, vocab_size, sources=SOURCES)
     exact = jax.vmap(lambda s: uniform_codeword_correction(model, jnp.ones(()), vocab_size, s))(SOURCES)
     np.testing.assert_allclose(profile.values, exact, rtol=1e-9, atol=1e-12)
 
 
 def test_uniform_codewords_at_rest():
     """The law is stationary, so that chance sees its modes n = 0 mod M: w_M and so on."""
-    profile = law_profile(MODEL, CodewordPrompts([0.25] * 4), 1.0, 4, SOURCES)
+    profile = law_profile(MODEL, CodewordPrompts([0.25] * 4), 1.0, 4, sources=SOURCES)
     n = jnp.arange(1, 13)
     exact = np.sqrt(np.pi / 2) / 4 * (1 + 2 * jnp.sum(mode_weights(4, 12) * (n % 4 == 0)))
     np.testing.assert_allclose(profile.chance, exact, rtol=1e-12)
@@ -59,7 +59,7 @@ def test_fine_codewords_do_not_become_the_circle():
 @pytest.mark.parametrize("law", [SMOOTH, CODEWORDS])
 def test_two_parts_add_up_from_marginals_and_covariances(law):
     size = Resolution(33, source_nodes=33, modes=96)
-    profile = law_profile(MODEL, law, 1.0, 4, SOURCES[1:], resolution=size)
+    profile = law_profile(MODEL, law, 1.0, 4, sources=SOURCES[1:], resolution=size)
     field = solve_mean_field(MODEL, law, [1.0], resolution=size)
     n_modes = 13
     modes = tuple(range(1, n_modes + 1))
@@ -90,7 +90,7 @@ def test_gradients_in_beta_lam_and_the_law():
         model = CausalAttention(ExpCosine(beta, n_modes=16), ALiBi(lam))
         law = CodewordPrompts(lambda s: codeword_probabilities(s, tilt))
         options = Solve(solver=diffrax.Tsit5(), step=0.1, adjoint=adjoint)
-        profile = law_profile(model, law, 0.5, 4, jnp.array([0.4]), resolution=size, options=options)
+        profile = law_profile(model, law, 0.5, 4, sources=jnp.array([0.4]), resolution=size, options=options)
         return jnp.stack([profile.chance[0], profile.values[0]])
 
     at, step = jnp.array([1.1, 0.6, 0.9]), 1e-4

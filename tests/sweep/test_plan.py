@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
-from jaxkinetic.particles import simulate
-from jaxkinetic.particles.drift import velocity
 from jaxkinetic.particles.ensemble import Moments
+from jaxkinetic.particles.simulate import solve
 from jaxkinetic.retrieval import estimators
 from jaxkinetic.sweep.progress import Meter
 from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps
@@ -27,9 +26,11 @@ def test_planned_work_is_what_a_run_counts(tmp_path: Path, monkeypatch: pytest.M
 
     def watched(model, theta):
         jax.debug.callback(lambda angles: counted.append(angles.size), theta)
-        return velocity(model, theta)
+        return model.velocity(theta)
 
-    monkeypatch.setattr(estimators, "simulate", lambda *given: simulate(*given, drift=watched))
+    monkeypatch.setattr(
+        estimators, "solve", lambda model, start, times, options: solve(model, start, times, options, watched)
+    )
     jax.clear_caches()
     config = TINY.replace(time=[0.5, 2.0], n_tokens=[8, 12], n_prompts=64, chunk=64)
     plan = jk.plan_sweep(config)

@@ -8,7 +8,7 @@ import pytest
 
 import jaxkinetic as jk
 from jaxkinetic.particles.ensemble import Moments
-from jaxkinetic.retrieval.estimators import ESTIMATORS, naive
+from jaxkinetic.retrieval.estimators import ESTIMATORS, Naive
 from jaxkinetic.sweep.work import evaluations, expected_prompts
 from tests.sweep.sweeps import TINY
 
@@ -32,8 +32,8 @@ def test_every_point_is_the_estimate_of_its_parameters(tmp_path: Path):
     }  # fmt: skip
     model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
     single = jk.estimate_profile(
-        model, 1.0, 4, 8, 96, jax.random.key(0), estimator="naive", control_variate=False, sources=[0.3, 0.7],
-        n_steps=4,
+        model, 1.0, 4, 8, n_prompts=96, key=jax.random.key(0), estimator="naive", control_variate=False,
+        sources=[0.3, 0.7], n_steps=4,
     )  # fmt: skip
     point = found.sel(lam=1.0, law="uniform").squeeze()
     np.testing.assert_array_equal(point["values"], single.values)
@@ -145,11 +145,12 @@ def test_points_that_differ_by_values_are_one_program_as_the_plan_says(tmp_path:
     """Also for laws given by tables, which would otherwise be compiled again at every point."""
     traces = []
 
-    def counted(problem, key):
-        traces.append(problem.n_tokens)
-        return naive(problem, key)
+    class Counted(Naive):
+        def value(self, problem, drawn):
+            traces.append(problem.n_tokens)
+            return super().value(problem, drawn)
 
-    monkeypatch.setitem(ESTIMATORS, "naive", counted)
+    monkeypatch.setitem(ESTIMATORS, "naive", Counted())
     config = TINY.replace(
         lam=[0.0, 0.5, 1.0], time=[0.5, 1.0], law=["one", "other"], n_prompts=32, n_steps=4,
         laws={"one": {"probabilities": [[0.4], [0.6]]}, "other": {"probabilities": [[0.7], [0.3]]}},
@@ -173,8 +174,8 @@ def test_joint_sweeps_keep_the_covariance_of_single_estimates(tmp_path: Path):
     model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
     for n_tokens in (4, 8):
         single = jk.estimate_profile(
-            model, 1.0, 4, n_tokens, 96, jax.random.key(0), estimator="naive", control_variate=False, joint=True,
-            n_steps=4,
+            model, 1.0, 4, n_tokens, n_prompts=96, key=jax.random.key(0), estimator="naive", control_variate=False,
+            joint=True, n_steps=4,
         )  # fmt: skip
         point = found.sel(n_tokens=n_tokens).squeeze()
         n = n_tokens - 1
