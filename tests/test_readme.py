@@ -4,6 +4,7 @@ import ast
 import pkgutil
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import jax
@@ -77,3 +78,13 @@ def test_relative_links_resolve(page: Path) -> None:
         place = (page.parent / path).resolve() if path else page
         assert place.exists(), target
         assert not anchor or anchor in headings(place), target
+
+
+def test_readme_is_short() -> None:
+    assert len(README.encode()) < 20_000
+
+
+def test_citation_and_changelog_name_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{version}] - " in (ROOT / "CHANGELOG.md").read_text()
