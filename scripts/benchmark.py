@@ -1,4 +1,4 @@
-"""The benchmark whose table stands in the README: every speed is a ratio within one run on one machine.
+"""The benchmark whose table stands in scripts/README.md: every speed is a ratio within one run on one machine.
 
     python scripts/benchmark.py            # the table, two to three minutes
     python scripts/benchmark.py --quick    # without the prompt of 2^20 tokens and the command line

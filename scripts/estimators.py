@@ -1,4 +1,4 @@
-"""What each estimator gains over naive averages, per prompt and per second: the README's table.
+"""What each estimator gains over naive averages, per prompt and per second: a table of scripts/README.md.
 
     python scripts/estimators.py            # three minutes on two cores
 

@@ -238,6 +238,10 @@ def required_modes(beta: float, dtype: jnp.dtype | type | None = None) -> int:
     Args:
         beta: the largest sharpness in play.
         dtype: floating-point type of the computation; JAX's default if not given.
+
+    Example:
+        >>> [jk.required_modes(beta, np.float64) for beta in (0.1, 1.0, 10.0)]
+        [9, 14, 31]
     """
     eps = float(jnp.finfo(dtype or jnp.result_type(float)).eps)
     # I_n falls like e^{-n^2 / (2 beta)} up to n ~ beta, and faster beyond.

@@ -86,7 +86,12 @@ def plot_estimate(estimate: ProfileEstimate, ax: Axes | None = None, colour: str
 def plot_profile_line(
     model: CausalAttention, time: float, vocab_size: int, ax: Axes | None = None, colour: str = COLOURS[1]
 ) -> Axes:
-    """Add the limit S_t(sigma_0) (1.21) to a picture of estimates, as a line."""
+    """Add the limit S_t(sigma_0) (1.21) to a picture of estimates, as a line.
+
+    Example:
+        >>> plotting.plot_profile_line(jk.CausalAttention(), 1.0, 8).lines[0].get_linestyle()
+        '--'
+    """
     ax = ax or plt.gca()
     sources = np.linspace(0.03, 1, 400) ** 2
     values = np.asarray(retrieval_profile(model, time, vocab_size, sources).values)

@@ -16,6 +16,10 @@ def decode(theta: Float[Array, "*shape"], vocab_size: int) -> Int[Array, "*shape
     Args:
         theta: angles in radians.
         vocab_size: vocabulary size M >= 2.
+
+    Example:
+        >>> jk.decode(jnp.array([0.1, 3.0, -0.1]), 4).tolist()
+        [0, 2, 0]
     """
     check_at_least("vocab_size", vocab_size, 2)
     return jnp.round(theta * vocab_size / (2 * math.pi)).astype(int) % vocab_size
@@ -30,6 +34,11 @@ def hard_accuracy(
         last: final angles theta_N(t), radians, any shape of prompts.
         source: initial angles theta_{i*}(0) of the same prompts.
         vocab_size: vocabulary size M >= 2.
+
+    Example:
+        >>> last, source = jnp.array([0.1, 1.5, 3.0]), jnp.array([0.0, 0.0, jnp.pi])
+        >>> print(f"{jk.hard_accuracy(last, source, 4):.3f}")
+        0.667
     """
     check_at_least("vocab_size", vocab_size, 2)
     u = wrap(last - source)
@@ -47,6 +56,11 @@ def soft_accuracy(
         last: final angles theta_N(t), radians, any shape of prompts.
         source: initial angles theta_{i*}(0) of the same prompts.
         vocab_size: vocabulary size M >= 2.
+
+    Example:
+        >>> last, source = jnp.array([0.1, 1.5, 3.0]), jnp.array([0.0, 0.0, jnp.pi])
+        >>> print(f"{jk.soft_accuracy(last, source, 4):.4f}")
+        0.7124
     """
     check_at_least("vocab_size", vocab_size, 2)
     images = 2 * math.pi * jnp.arange(-6, 7)
@@ -60,6 +74,11 @@ def soft_accuracy_fourier(
     """The same soft accuracy by Fourier modes (1.6).
 
     (sqrt(pi / 2) / M) (1 + 2 sum_{n >= 1} e^{-pi^2 n^2 / 2 M^2} E cos(n (theta_N(t) - theta_{i*}(0))))
+
+    Example:
+        >>> last, source = jnp.array([0.1, 1.5, 3.0]), jnp.array([0.0, 0.0, jnp.pi])
+        >>> print(f"{jk.soft_accuracy_fourier(last, source, 4):.4f}")
+        0.7124
     """
     check_at_least("vocab_size", vocab_size, 2)
     weights = mode_weights(vocab_size, needed_modes(vocab_size))

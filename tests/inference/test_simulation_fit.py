@@ -290,8 +290,8 @@ def test_the_bar_is_drawn_on_terminals_only(curve, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_example_of_the_readme_converges(capsys):
-    text = Path(__file__).parents[2].joinpath("README.md").read_text()
+def test_the_example_of_the_notebooks_readme_converges(capsys):
+    text = Path(__file__).parents[2].joinpath("notebooks/README.md").read_text()
     code = text.split("<!-- example: simulation -->\n```python\n")[1].split("```")[0]
     names = {"jk": jk, "jax": jax}
     exec(code, names)
