@@ -8,6 +8,9 @@ import pytest
 
 import jaxkinetic as jk
 
+# Wrong types are the point of the last test.
+# pyright: reportArgumentType=false
+
 
 class Pull(jk.Layer):
     """Every token is pulled to the angle 0, d theta_j / dt = -strength sin(theta_j)."""
@@ -62,6 +65,7 @@ def test_two_equal_heads_of_half_a_share_are_one():
         (lambda: jk.Sum([jk.CausalAttention()], shares=[jnp.nan]), "`shares` must be finite, but is"),
     ],
 )
+@pytest.mark.usefixtures("as_installed")
 def test_sums_refuse_what_is_none(build, message):
     with pytest.raises(ValueError, match=message):
         build()
