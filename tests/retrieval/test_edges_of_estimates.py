@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 import jaxkinetic as jk
 from jaxkinetic.integrate import reason
@@ -363,22 +362,6 @@ def test_joint_covariance_is_that_of_the_prompts_values():
     factor = found.simultaneous_error() / found.standard_error
     np.testing.assert_allclose(factor, factor[0], rtol=1e-12)
     assert 2.0 < factor[0] < simultaneous_factor(np.eye(found.sources.size), 256)
-
-
-def test_simultaneous_factors_of_known_laws():
-    """Independent normals, P = (2 Phi(q) - 1)^S; one and the same; Student's t of four degrees of freedom."""
-    many = 10**6
-    independent = scipy.stats.norm.ppf((1 + 0.95 ** (1 / 10)) / 2)
-    assert simultaneous_factor(np.diag(np.arange(1.0, 11)), many) == pytest.approx(independent, abs=0.03)
-    assert simultaneous_factor(np.ones((40, 40)), many) == pytest.approx(1.96, abs=0.03)
-    assert simultaneous_factor(np.eye(1), 5) == pytest.approx(scipy.stats.t.ppf(0.975, 4), rel=0.03)
-    assert simultaneous_factor(np.diag([1.0, 0.0]), many, 0.5) == pytest.approx(
-        scipy.stats.norm.ppf(0.75), abs=0.02
-    )
-    with pytest.raises(ValueError, match=r"`level` must lie in \(0, 1\)"):
-        simultaneous_factor(np.eye(2), many, 1.0)
-    with pytest.raises(ValueError, match="`n_prompts` must be at least 2"):
-        simultaneous_factor(np.eye(2), 1)
 
 
 def test_the_reason_of_a_failed_solve_is_one_line():
