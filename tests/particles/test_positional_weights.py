@@ -118,6 +118,18 @@ def test_convolution_is_the_sum():
         np.testing.assert_allclose(causal_convolution(jnp.asarray(x), jnp.asarray(b)), exact, atol=1e-13)
 
 
+@pytest.mark.parametrize("n_tokens", [513, 4097, 4700, 9000])
+def test_convolution_over_every_level_of_blocks_is_the_sum(n_tokens):
+    """Eight blocks of 64 make one of 512, eight of these one of 4096, and beyond that there is a third level."""
+    rng = np.random.default_rng(3)
+    x, b = rng.normal(size=(2, n_tokens)), np.append(0.0, rng.uniform(size=n_tokens - 1))
+    found = causal_convolution(jnp.asarray(x), jnp.asarray(b))
+    # By products of matrices, a few tokens at a time.
+    for j in (1, 64, 511, 512, 2047, 4095, 4096, 4160, n_tokens - 1):
+        if j < n_tokens:
+            np.testing.assert_allclose(found[:, j], x[:, :j] @ b[j:0:-1], rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("growth", [-8.0, 0.0, 8.0])
 def test_rounding_is_relative_to_each_tokens_own_weights(growth):
     """A single FFT over all tokens rounds relative to the largest sum, and fails all three."""
