@@ -109,6 +109,11 @@ def test_a_flat_curve_says_nothing_about_beta_and_lam():
 def test_shallow_curves_hardly_tell_beta():
     plan = plan_experiment(SOURCES, 2655, 0.1, 0.1, 0.5, 0.1)
     assert "as good as unidentified" in plan.describe("beta")
+    # From an error as large as beta itself on; errors fall as the root of the questions.
+    asked = 2655 * (plan.standard_errors["beta"] / 0.1) ** 2
+    for share, is_blind in ((0.8, True), (1.25, False)):
+        found = plan_experiment(SOURCES, share * asked, 0.1, 0.1, 0.5, 0.1).describe("beta")
+        assert ("as good as unidentified" in found) == is_blind
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])

@@ -139,6 +139,10 @@ def test_information_of_a_well_known_curve_is_that_of_fisher():
         assert got == pytest.approx((more - log_determinant(curve.sources, known)) / 2, rel=0.1, abs=0.01)
 
 
+def test_as_many_questions_as_behind_the_points_and_four_times_as_many_are_asked():
+    assert next_measurement(vague(), sources=[0.5]).n_questions.tolist() == [200, 800]
+
+
 def test_more_questions_tell_more_and_the_best_place_is_said():
     found = told()
     assert np.all(found.information[..., 1] > found.information[..., 0])

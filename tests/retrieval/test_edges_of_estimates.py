@@ -102,6 +102,9 @@ def test_auto_looks_at_the_density_without_a_profile_being_prepared():
         choose_estimator(VANISHING_AT_THE_START, "adjoint", "soft")
     # Asked for, it needs a density above zero at the sources only.
     assert choose_estimator(VANISHING_AT_THE_START, "adjoint", "soft", np.array([0.3, 0.8])) == "adjoint"
+    # 1 - 2 a cos(theta) falls to 1 - 2 a: a thousandth is the least to divide by.
+    for lowest, chosen in ((0.9e-3, "glauber"), (1.1e-3, "adjoint")):
+        assert choose_estimator(jk.DensityPrompts([(1 - lowest) / 2]), "auto", "soft") == chosen
 
 
 @pytest.mark.slow
@@ -230,6 +233,19 @@ def test_given_steps_are_taken_and_their_error_is_said():
     assert settle(Modelled(fifth_order), n_steps=8).n_steps == 8
 
 
+@pytest.mark.parametrize(("share", "is_loud"), [(0.08, False), (0.12, True)])
+def test_an_error_of_the_steps_is_said_from_a_tenth_of_the_standard_error_on(share, is_loud):
+    """The noise of `Modelled` has a standard deviation of about one, of 32 prompts; fewer are not asked for."""
+    spread = np.random.default_rng(0).normal(size=(32, 2)).std(axis=0, ddof=1)
+    error = share * spread.min() / np.sqrt(1024)
+    model = Modelled(lambda n: error * (n == 8))
+    if is_loud:
+        with pytest.warns(UserWarning, match=r"8 constant steps leave an error of .* up to 0.12 standard errors"):
+            settle(model, n_steps=8)
+    else:
+        assert settle(model, n_steps=8).step_error == pytest.approx(error, rel=1e-6)
+
+
 def test_a_control_that_sharpens_nothing_is_dropped():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(32, 2))
@@ -245,10 +261,17 @@ def test_depths_that_no_steps_reach_are_errors():
             )
 
 
-def test_values_that_are_not_finite_are_an_error(monkeypatch):
-    monkeypatch.setitem(ESTIMATORS, "adjoint", lambda problem, key: jnp.full(7, jnp.nan) * problem.time)  # noqa: ARG005
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_values_that_are_not_finite_are_an_error(monkeypatch, value):
+    """Nor those of which the squares are not, so that there is a mean and no error."""
+
+    def broken(problem, key):
+        return jnp.full(7, value) * problem.time * jnp.sign(jax.random.normal(key))
+
+    monkeypatch.setitem(ESTIMATORS, "adjoint", broken)
     ensemble = prepare_profile(MODEL, 1.0, 4, 8, control_variate=False)
-    with pytest.raises(RuntimeError, match="prompts from 64 on are not finite with 4 constant steps to t = 1"):
+    said = pytest.raises(RuntimeError, match="prompts from 64 on are not finite with 4 constant steps to t = 1")
+    with said:
         ensemble.run(4, KEY, 32, 64, 1e9, jax.devices())
 
 
