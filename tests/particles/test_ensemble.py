@@ -116,7 +116,7 @@ def test_more_blocks_than_a_round_are_counted_once():
 def test_processes_return_the_same_moments_also_without_a_block_of_their_own(monkeypatch, n_prompts):
     """Two processes as two threads: one block leaves the second without, three leave it one less."""
     alone = run_ensemble(cosines, FREQUENCIES, KEY, n_prompts, joint=True)
-    place, shared, meet = threading.local(), [np.empty(0)] * 2, threading.Barrier(2, timeout=120)
+    place, shared, meet = threading.local(), [np.empty(0)] * 2, threading.Barrier(2, timeout=20)
 
     def gathered(mine):
         shared[place.index] = mine
