@@ -125,6 +125,19 @@ def test_accuracies_of_none_and_all_have_no_information(accuracy):
     assert beside.standard_errors["c0"] < np.inf
 
 
+def test_a_weak_direction_is_seen_down_to_rounding():
+    """Two parameters that nearly do the same: their difference has an information of 1 - correlation."""
+    for apart, is_seen in ((1e-6, True), (1e-10, True), (1e-14, False)):
+        information = np.array([[1.0, 1 - apart], [1 - apart, 1.0]])
+        seen, blind = spectrum(information)
+        assert (seen.shape[1], blind.shape[1]) == ((2, 0) if is_seen else (1, 1))
+        if is_seen:
+            difference = np.array([1.0, -1.0]) @ seen
+            assert difference @ difference == pytest.approx(2 / apart, rel=1e-5)
+        else:
+            np.testing.assert_allclose(np.abs(blind[:, 0]), np.sqrt(0.5))
+
+
 @pytest.mark.parametrize("units", [(1.0, 1.0), (1e3, 1e-4), (1e-6, 1e6)])
 def test_a_direction_is_seen_if_its_information_is_above_its_noise_in_any_units(units):
     """Of 4 and 1 on two axes turned by 30 degrees, and noise of 2 on both."""
