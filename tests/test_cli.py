@@ -294,6 +294,7 @@ def test_figures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         (["fit", "--csv", "missing.csv", "--all"], "Argument `csv` must stand alone"),
         (["fit", "--level", "2"], "Argument `level` must lie in (0, 1), but is 2"),
         (["estimate", "--n-prompts", "1"], "Argument `n_prompts` must be at least 2"),
+        (["estimate", "--n-prompts", "3", "--joint"], "Argument `n_prompts` must be at least 4"),
         (["estimate", "--seed", "99999999999999999999"], "Argument `seed` must be an integer in [0, 2^63)"),
         (["simulate", "--seed", "99999999999999999999"], "Argument `seed` must be an integer in [0, 2^63)"),
         (["fit", "--n-tokens", "32", "--seed", "-1"], "Argument `seed` must be an integer in [0, 2^63)"),

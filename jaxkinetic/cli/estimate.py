@@ -80,11 +80,14 @@ def estimate(
     import numpy as np
 
     from jaxkinetic import ALiBi, CausalAttention, ExpCosine, estimate_profile, plotting
-    from jaxkinetic._types import check_seed
+    from jaxkinetic._types import check_at_least, check_seed
+    from jaxkinetic.retrieval.band import FEWEST_PROMPTS
     from jaxkinetic.retrieval.estimators import ESTIMATORS
     from jaxkinetic.retrieval.profile_ensemble import NoControlWarning, why_no_control
 
     check_seed(seed)
+    if joint:
+        check_at_least("n_prompts", n_prompts, FEWEST_PROMPTS)
     writes = start(hosts)
     model = CausalAttention(ExpCosine(settings["beta"]), ALiBi(settings["lam"]))
     prompts = build_law(table)

@@ -25,6 +25,8 @@ BLOCK = 32
 _ROUND = 32
 _DEVICES = 8
 _LARGEST = 8192
+# A key is folded with 32 bits of a prompt's index.
+_INDICES = 2**32
 Statistic = Callable[[Any, PRNGKeyArray], Float[Array, " statistic"]]
 
 
@@ -42,7 +44,9 @@ class Moments(Shown):
     mean: Float[np.ndarray, " statistic"]
     m2: Float[np.ndarray, "statistic ..."]
 
+    # Squares that overflow are infinite, for whoever asked for the moments to refuse.
     @classmethod
+    @np.errstate(over="ignore", invalid="ignore")
     def of(cls, values: Float[np.ndarray, "prompt statistic"], joint: bool = False) -> "Moments":
         """Moments of given values, in double precision."""
         values = np.asarray(values, np.float64)
@@ -50,6 +54,7 @@ class Moments(Shown):
         rest = values - mean
         return cls(len(values), mean, rest.T @ rest if joint else np.sum(rest**2, axis=0))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both ensembles together (Chan, Golub and LeVeque 1979)."""
         count = self.count + other.count
@@ -116,11 +121,15 @@ def run_ensemble(
         The moments, with the same bits for any number of devices and processes.
 
     Raises:
-        ValueError: on fewer than one prompt, a first prompt within a block, or no devices.
+        ValueError: on fewer than one prompt, a first prompt within a block, prompts beyond 2^32, or no devices.
     """
     check_at_least("n_prompts", n_prompts, 1)
     check_positive("memory", memory)
     check_first(first)
+    if first + n_prompts > _INDICES:
+        raise ValueError(
+            f"Arguments `first` and `n_prompts` must end at prompt 2^32 at most, but end at {first + n_prompts}."
+        )
     chosen = local_devices(devices)
     begin, end = first // BLOCK, -(-(first + n_prompts) // BLOCK)
     most = min(largest_batch(chosen), (end - begin) * BLOCK)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from jaxkinetic.model import CausalAttention
 from jaxkinetic.plotting.style import COLOURS
 from jaxkinetic.retrieval import ProfileEstimate, retrieval_profile, u_shape
+from jaxkinetic.retrieval.band import FEWEST_PROMPTS
 
 _FEW_POINTS = 16
 _START = 0.05
@@ -50,7 +51,7 @@ def plot_estimate(estimate: ProfileEstimate, ax: Axes | None = None, colour: str
     reach = 1.96 * estimate.standard_error
     label = f"N = {estimate.n_tokens}, {estimate.n_prompts} prompts (95 %)"
     outer = reach
-    if estimate.is_joint and estimate.n_prompts > 1:
+    if estimate.is_joint and estimate.n_prompts >= FEWEST_PROMPTS:
         outer = estimate.simultaneous_error()
         ax.fill_between(
             estimate.sources, estimate.values - outer, estimate.values + outer, color=colour, alpha=0.15, lw=0,

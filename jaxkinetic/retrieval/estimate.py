@@ -68,7 +68,7 @@ class ProfileEstimate(Shown):
         return self.moments.covariance
 
     def simultaneous_error(self, level: float = 0.95) -> Float[np.ndarray, " source"]:
-        """Half-width of the band that holds the whole curve at once, (S,), which needs ``joint=True``.
+        """Half-width of the band that holds the whole curve at once, (S,): of ``joint=True`` and 4 prompts or more.
 
         P(|S_N - values| <= simultaneous_error at every source) = level
         """

@@ -81,6 +81,22 @@ def test_an_end_set_by_the_range_of_the_other_parameter_is_open(longchat: CurveF
     assert np.argmin(scan) == 0
 
 
+def test_an_end_set_by_the_upper_end_of_beta_is_open(longchat: CurveFit):
+    """Above beta = 1 lam would have risen further, to 82.7: the range of beta closes nothing."""
+    there = points(longchat.curves)
+    found = fit_curves(longchat.curves, beta_range=(0.01, 1.0))
+    lam = found.intervals["lam"]
+    limit = found.chi2 + float(stats.chi2.ppf(0.95, 1))
+    betas = np.geomspace(0.01, 1.0, 120)
+    at_end = [oracle.quick_chi2(there, float(b), lam.high) for b in betas]
+    assert np.argmin(at_end) == betas.size - 1
+    assert at_end[-1] == pytest.approx(limit, abs=1e-3)
+    assert lam.high < 0.9 * longchat.intervals["lam"].high
+    assert lam.high_open
+    assert found.intervals["beta"].high_open
+    assert not found.identifiable["lam"]
+
+
 def test_an_interval_is_followed_from_valley_to_valley(mpt: CurveFit):
     # At small lam the best beta lies on the ridge, far from the best fit: the interval goes on there.
     there = points(mpt.curves)

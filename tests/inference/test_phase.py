@@ -102,6 +102,14 @@ def test_wells_of_any_vocabulary_where_a_fine_grid_shows_them():
         assert float(phases.relative_depth[i]) == pytest.approx(1 - value[lowest] / end, rel=1e-5)
 
 
+def test_recency_outlives_the_theorem_by_the_ratio_of_their_depths():
+    """At lam = 1, M = 8, where the authors print 2.457489 and 0.174018: over (3 - sqrt 3) / sup n^2 I_n(beta)."""
+    n = np.arange(1, 40)
+    for beta, printed in ((1.0, 2.457489), (3.0, 0.174018)):
+        theorem = min(3 - np.sqrt(3), 2 * (1 - np.exp(-1))) / (n**2 * oracle.special.iv(n, beta)).max()
+        assert float(phase_diagram(beta, 1.0, 0.1, 8).outlives) == pytest.approx(printed / theorem, rel=1e-5)
+
+
 def test_shapes_broadcast_and_batches_do_not_matter():
     beta, lam, time, phases = scattered()
     # Six rows of 256 points, the last one padded.

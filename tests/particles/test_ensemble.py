@@ -5,7 +5,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +85,65 @@ def test_batches_of_several_blocks_change_nothing(monkeypatch, n_prompts):
         np.testing.assert_allclose(many.m2, plain.m2, rtol=0, atol=1e-12 * plain.m2.max())
     assert batches[0] == 1
     assert max(batches) == 2 ** int(np.log2(-(-n_prompts // BLOCK) * BLOCK))
+
+
+@pytest.mark.parametrize("first", [2**16 - BLOCK, 2**16, 2**31, 2**32 - 2 * BLOCK])
+def test_prompts_keep_their_keys_however_far_they_are(first):
+    found = run_ensemble(cosines, FREQUENCIES, KEY, BLOCK + 3, first=first)
+    keys = [jax.random.fold_in(KEY, jnp.asarray(p, jnp.uint32)) for p in range(first, first + BLOCK + 3)]
+    exact = np.stack([cosines(FREQUENCIES, key) for key in keys])
+    np.testing.assert_allclose(found.mean, exact.mean(axis=0), rtol=1e-13)
+
+
+def test_prompts_beyond_the_indices_of_keys_are_refused():
+    """Keys are folded with 32 bits: prompt 2^32 would be prompt 0 again."""
+    with pytest.raises(ValueError, match=r"must end at prompt 2\^32 at most, but end at 4294967297"):
+        run_ensemble(cosines, FREQUENCIES, KEY, BLOCK + 1, first=2**32 - BLOCK)
+
+
+def test_more_blocks_than_a_round_are_counted_once():
+    """Of 70 blocks rounds take 32, 32 and 6."""
+    n = 70 * BLOCK - 5
+    found = run_ensemble(cosines, FREQUENCIES, KEY, n)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(n))
+    exact = np.asarray(jax.vmap(lambda key: cosines(FREQUENCIES, key))(keys))
+    assert found.count == n
+    np.testing.assert_allclose(found.mean, exact.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.m2, n * exact.var(axis=0), rtol=1e-11)
+
+
+@pytest.mark.parametrize("n_prompts", [BLOCK, 3 * BLOCK, 67 * BLOCK + 1])
+def test_processes_return_the_same_moments_also_without_a_block_of_their_own(monkeypatch, n_prompts):
+    """Two processes as two threads: one block leaves the second without, three leave it one less."""
+    alone = run_ensemble(cosines, FREQUENCIES, KEY, n_prompts, joint=True)
+    place, shared, meet = threading.local(), [np.empty(0)] * 2, threading.Barrier(2, timeout=20)
+
+    def gathered(mine):
+        shared[place.index] = mine
+        meet.wait()
+        both = np.stack(shared)
+        meet.wait()
+        return both
+
+    def one(index):
+        place.index = index
+        return run_ensemble(cosines, FREQUENCIES, KEY, n_prompts, joint=True)
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: place.index)
+    monkeypatch.setattr(ensemble.multihost_utils, "process_allgather", gathered)
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(one, (0, 1)):
+            assert found.count == n_prompts
+            np.testing.assert_array_equal(found.mean, alone.mean)
+            np.testing.assert_array_equal(found.m2, alone.m2)
+
+
+def test_only_processors_alone_move_few_prompts_at_once():
+    kinds = {"cpu": SimpleNamespace(platform="cpu"), "gpu": SimpleNamespace(platform="gpu")}
+    most = [ensemble.largest_batch([kinds[name] for name in names]) for names in (["cpu"] * 2, ["gpu"], kinds)]
+    assert most[0] == BLOCK
+    assert most[1] == most[2] > 100 * BLOCK
 
 
 @pytest.mark.parametrize("memory", [float("nan"), -1.0, 0.0, float("inf")])

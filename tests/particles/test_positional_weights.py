@@ -133,9 +133,12 @@ LAGS = {
 
 @pytest.mark.parametrize("shape", LAGS.values(), ids=LAGS.keys())
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [2, 65, 129, 5000])
+@pytest.mark.parametrize("n", [2, 129, 513, 4097])
 def test_rounding_is_relative_to_each_tokens_own_weights(n, dtype, shape):
-    """Weights of any range: what no token reaches does not spoil it. 5000 tokens take three levels of blocks."""
+    """Weights of any range: what no token reaches does not spoil it.
+
+    Eight blocks of 64 make one of 512, eight of these one of 4096.
+    """
     x = np.random.default_rng(2).uniform(-1, 1, (2, n)).astype(dtype)
     log_b = shape(np.arange(n) / n).astype(dtype)
     found = np.asarray(causal_convolution(jnp.asarray(x), jnp.asarray(log_b)))

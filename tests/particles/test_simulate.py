@@ -8,11 +8,20 @@ from scipy.integrate import solve_ivp
 
 from jaxkinetic import ALiBi, CausalAttention, ExpCosine, FourierKernel, Solve, pairwise_drift, simulate
 from tests.problems import ANGLE_PROBLEMS
-from tests.test_problems import pairs_velocity
 
 
 def angles(n_tokens, seed=0):
     return jnp.asarray(np.random.default_rng(seed).uniform(0, 2 * np.pi, n_tokens))
+
+
+def pairs_velocity(force, lam, n_tokens):
+    """(1.1) over all pairs, in NumPy."""
+    j = np.arange(1, n_tokens + 1)
+    logits = np.where(j[None, :] < j[:, None], -lam * (j[:, None] - j[None, :]) / n_tokens, -np.inf)
+    weights = np.zeros((n_tokens, n_tokens))
+    weights[1:] = np.exp(logits[1:] - logits[1:].max(axis=1, keepdims=True))
+    weights[1:] /= weights[1:].sum(axis=1, keepdims=True)
+    return lambda _, theta: (weights * force(theta[:, None] - theta[None, :])).sum(axis=1)
 
 
 @pytest.mark.parametrize("problem", ANGLE_PROBLEMS, ids=lambda p: p.name)

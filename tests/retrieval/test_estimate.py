@@ -137,6 +137,31 @@ def test_variance_falls_as_far_as_promised(n_tokens, plain, controlled):
     assert variance[0] / variance[2] >= controlled
 
 
+@pytest.mark.parametrize(("estimator", "n_prompts"), [("naive", 2**15), ("glauber", 4096), ("adjoint", 2048)])
+def test_profile_of_two_tokens_is_that_of_a_double_integral(estimator, n_prompts):
+    """Two uniform tokens in closed form, tan(d / 2) decaying; each estimator without its control."""
+    model = jk.CausalAttention(jk.FourierKernel([0.9]), jk.ALiBi(1.0))
+    n = 4096
+    start = 2 * np.pi * (np.arange(n) + 0.5) / n
+    # From the first token at zero the second ends at this angle; the mean over both is that over their distance.
+    end = 2 * np.arctan(np.tan(start / 2) * np.exp(-2 * 0.9 * TIME))
+    modes = np.arange(1, 20)
+    exact = 2 * np.asarray(window_modes(WORDS, "soft", modes.size)) @ np.cos(np.outer(modes, end)).mean(axis=1)
+    found = jk.estimate_profile(
+        model,
+        TIME,
+        WORDS,
+        2,
+        n_prompts=n_prompts,
+        key=KEY,
+        estimator=estimator,
+        control_variate=False,
+        sources=[0.5],
+    )
+    assert found.standard_error[0] < 0.04 * exact
+    assert abs(found.values[0] - exact) < 4 * found.standard_error[0]
+
+
 # Arguments ------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +197,15 @@ def test_auto_takes_what_is_valid_and_says_which():
     assert (codewords.estimator, codewords.control_variate) == ("glauber", True)
     clusters = chosen(jk.ClusterPrompts([0.5, 2.0], 0.1))
     assert (clusters.estimator, clusters.control_variate) == ("glauber", False)
+
+
+@pytest.mark.parametrize(("accuracy", "scale"), [("soft", np.sqrt(2 * np.pi)), ("hard", 2.0)])
+def test_retrieval_is_the_profile_in_units_of_the_decoder(accuracy, scale):
+    """2 c / N of the profile, c = sqrt(pi / 2) / M of (1.6), and 1 / M of the decoder (1.4)."""
+    found = jk.estimate_profile(
+        MODEL, TIME, WORDS, 6, n_prompts=32, key=KEY, accuracy=accuracy, n_steps=4, control_variate=False
+    )
+    np.testing.assert_allclose(found.retrieval(), scale / (WORDS * 6) * found.values, rtol=1e-12)
 
 
 def test_constant_steps_are_found_and_their_error_is_told():

@@ -1,5 +1,7 @@
 """Chance and retrieval of any law: uniform prompts, codewords in closed form, smooth laws by hand."""
 
+import sys
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 
 from jaxkinetic import ALiBi, CausalAttention, CodewordPrompts, ExpCosine, Solve, UniformPrompts, retrieval_profile
 from jaxkinetic.limit import Resolution, solve_correlations, solve_mean_field
-from jaxkinetic.limit.closed_form import mode_weights
+from jaxkinetic.limit.closed_form import mode_weights, needed_modes
 from jaxkinetic.retrieval.law_profile import law_profile, uniform_codeword_correction
 from tests.limit.laws import CODEWORDS, SMOOTH, codeword_probabilities
 
@@ -23,6 +25,18 @@ def test_uniform_prompts_give_the_closed_form():
     np.testing.assert_allclose(profile.values, exact.values, rtol=1e-10)
     np.testing.assert_allclose(profile.chance, np.sqrt(np.pi / 2) / 4, rtol=1e-12)
     np.testing.assert_allclose(profile.soft_accuracy(64), exact.soft_accuracy(64), rtol=1e-12)
+
+
+def test_sources_a_few_at_a_time_are_those_all_at_once(monkeypatch):
+    """Five sources, two at a time, in the order in which they were given."""
+    size = Resolution(17, source_nodes=33, modes=32)
+    sources = jnp.array([0.7, 0.1, 0.9, 0.3, 0.5])
+    n_modes = needed_modes(4)
+    # The function has the name of its module.
+    monkeypatch.setattr(sys.modules[law_profile.__module__], "_ROWS", 2 * n_modes)
+    profile = law_profile(MODEL, UniformPrompts(), 1.0, 4, sources=sources, resolution=size)
+    np.testing.assert_allclose(profile.values, retrieval_profile(MODEL, 1.0, 4, sources).values, rtol=1e-10)
+    np.testing.assert_array_equal(profile.sources, sources)
 
 
 @pytest.mark.parametrize(("vocab_size", "beta"), [(2, 2.0), (3, 0.5), (8, 2.0)])
