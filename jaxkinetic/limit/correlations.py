@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from jaxkinetic._types import as_floats, is_concrete, round_up
+from jaxkinetic._types import Scalar, as_floats, is_concrete, round_up
 from jaxkinetic.integrate import Solve, as_times, integrate
 from jaxkinetic.limit.averaging import SourceNodes
 from jaxkinetic.limit.linearization import Linearization, State, linearize
@@ -25,7 +25,7 @@ from jaxkinetic.limit.mean_field import (
     tabulate,
     wanted_modes,
 )
-from jaxkinetic.limit.resolution import Resolution, Tails, settle
+from jaxkinetic.limit.resolution import Resolution, Tails, solve_resolved
 from jaxkinetic.model import CausalAttention, PromptLaw
 
 
@@ -41,6 +41,7 @@ class Correlations(eqx.Module):
         field: the mean field, solved along.
         states: what was integrated.
         linearization: the equations, see `jaxkinetic.limit.linearization`.
+        error: estimated error in sigma and theta, the largest tail of the expansions, relative to the solution.
     """
 
     ts: Float[Array, " time"]
@@ -49,6 +50,7 @@ class Correlations(eqx.Module):
     field: MeanField
     states: State
     linearization: Linearization
+    error: Scalar
 
     def cross(self, time: Any, sigma: Any, n_modes: int | None = None) -> Complex[Array, "... mode"]:
         """Modes hat C_phi(t, sigma, n; sigma_0), the limit of N Cov(e^{-i n theta_j(t)}, phi(theta_i(0))).
@@ -83,6 +85,7 @@ def solve_correlations(
     prompts: PromptLaw,
     times: Any,
     source: Any = 0.3,
+    *,
     observable_mode: Any = 1,
     method: Method = "auto",
     resolution: Resolution | None = None,
@@ -124,7 +127,7 @@ def solve_correlations(
         given = observables if np.ndim(observable_mode) else observables[0]
         return _solve(model, law, times, sources, options, given, size.modes, size.source_nodes)
 
-    return settle(solve, resolution, _first_resolution(model, prompts, sources, observables, tolerance))
+    return solve_resolved(solve, resolution, _first_resolution(model, prompts, sources, observables, tolerance))
 
 
 @eqx.filter_jit
@@ -137,10 +140,9 @@ def _solve(model, law, times, sources, options, observable_modes, n_modes, n_sou
         lambda _, state, equation: equation(state), equation.start(), times, equation, options, land_on_times=True
     )
     states = solution.values
-    in_sigma, in_y, in_theta = equation.tails(states, n_modes)
-    field = MeanField(solution.ts, states["field"], flow, n_modes, solution.stats)
-    correlations = Correlations(solution.ts, sources, observable_modes, field, states, equation)
-    return correlations, Tails(in_sigma, in_y, in_theta)
+    tails = Tails(*equation.tails(states, n_modes))
+    field = MeanField(solution.ts, states["field"], flow, n_modes, tails.largest, solution.stats)
+    return Correlations(solution.ts, sources, observable_modes, field, states, equation, tails.largest), tails
 
 
 @eqx.filter_jit

@@ -207,8 +207,8 @@ def law_control(
         observables = law.vocab_size - 1
     tolerance = _SOLVE_TOLERANCE if jnp.finfo(sigma.dtype).bits >= 64 else None
     found = solve_correlations(
-        model, law, [time], sigma, tuple(range(1, observables + 1)), method="characteristics", resolution=SIZE,
-        options=Solve(rtol=tolerance, atol=tolerance, max_steps=_MOST_STEPS),
+        model, law, [time], sigma, observable_mode=tuple(range(1, observables + 1)), method="characteristics",
+        resolution=SIZE, options=Solve(rtol=tolerance, atol=tolerance, max_steps=_MOST_STEPS),
     )  # fmt: skip
     flow, equation = found.field.flow, found.linearization
     assert isinstance(flow, CharacteristicFlow)

@@ -48,12 +48,14 @@ class RetrievalProfile(eqx.Module):
         chance: soft accuracy of a last token independent of the source, (S,).
         values: retrieval S_t(sigma_0), the covariances, (S,); for uniform prompts (1.21).
         vocab_size: vocabulary size M of the decoder.
+        error: estimated error of the values, relative to the largest one; zero for closed forms.
     """
 
     sources: Float[Array, " source"]
     chance: Float[Array, " source"]
     values: Float[Array, " source"]
     vocab_size: int = eqx.field(static=True)
+    error: Scalar = eqx.field(default=0.0, converter=jnp.asarray)
 
     def retrieval(self, n_tokens: int) -> Float[Array, " source"]:
         """The part of the soft accuracy that remembers the source, sqrt(2 pi) / (M N) S_t(sigma_0)."""
@@ -71,6 +73,7 @@ def law_profile(
     time: Any,
     vocab_size: int,
     sources: Any,
+    *,
     resolution: Resolution | None = None,
     options: Solve | None = None,
     tolerance: float | None = None,
@@ -110,23 +113,26 @@ def law_profile(
     weights = closed_form.mode_weights(vocab_size, n_modes)
     observables, index = _distinct_observables(prompts, n_modes)
 
-    def covariances(some: Float[Array, " some"]) -> tuple[Array, Array]:
+    def covariances(some: Float[Array, " some"]) -> tuple[Array, Array, Array]:
         found = solve_correlations(
-            model, prompts, as_float(time)[None], some, observables, "auto", resolution, options, tolerance
-        )
+            model, prompts, as_float(time)[None], some, observable_mode=observables,
+            resolution=resolution, options=options, tolerance=tolerance,
+        )  # fmt: skip
         cross = found.cross(time, jnp.ones(()), n_modes)
         n = np.arange(n_modes)
-        return cross[index, :, n].real, found.field.modes(time, jnp.ones(()), n_modes)
+        values, error = jnp.matmul(weights, cross[index, :, n].real), found.error * jnp.max(jnp.abs(cross))
+        return values, error * jnp.sum(weights), found.field.modes(time, jnp.ones(()), n_modes)
 
     # A few sources at a time, so that the observables of a smooth law fit into memory.
     size = max(1, min(sources.size, _ROWS // len(observables)))
     padded = jnp.concatenate([sources, jnp.broadcast_to(sources[-1], (-sources.size % size,))])
     parts = [covariances(some) for some in padded.reshape(-1, size)]
-    values = jnp.concatenate([weights @ part for part, _ in parts])[: sources.size]
+    values = jnp.concatenate([values for values, _, _ in parts])[: sources.size]
+    error = jnp.max(jnp.stack([error for _, error, _ in parts])) / jnp.maximum(jnp.max(jnp.abs(values)), 1e-30)
     start = jax.vmap(prompts.fourier, (0, None))(sources, n_modes)
-    marginals = jnp.real(start * jnp.conj(parts[0][1])[None, :])
+    marginals = jnp.real(start * jnp.conj(parts[0][2])[None, :])
     chance = math.sqrt(math.pi / 2) / vocab_size * (1 + 2 * marginals @ weights)
-    return RetrievalProfile(sources, chance, values, vocab_size)
+    return RetrievalProfile(sources, chance, values, vocab_size, error)
 
 
 def uniform_codeword_correction(model: CausalAttention, time: Any, vocab_size: int, source: Any) -> Scalar:

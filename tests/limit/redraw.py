@@ -61,7 +61,9 @@ def first_order(model, law, source, n, time):
     """
     size = Resolution(33, source_nodes=33, modes=32, tolerance=1e-6)
     m = tuple(range(1, N_OBSERVABLES + 1))
-    found = solve_correlations(model, law, [time], source, m, method="characteristics", resolution=size)
+    found = solve_correlations(
+        model, law, [time], source, observable_mode=m, method="characteristics", resolution=size
+    )
     flow, equation = found.field.flow, found.linearization
     assert isinstance(flow, CharacteristicFlow)
     at, _ = equation.at(jnp.ones(()))
