@@ -19,7 +19,7 @@ from jaxkinetic._types import Scalar
 from jaxkinetic.integrate import Solve
 from jaxkinetic.limit import Resolution, closed_form, solve_correlations
 from jaxkinetic.limit.flow import CharacteristicFlow
-from jaxkinetic.limit.iterated_kernels import iterated_kernels, smallest_source
+from jaxkinetic.limit.iterated_kernels import resolved_kernels
 from jaxkinetic.limit.linearization import CharacteristicLinearization
 from jaxkinetic.model import ALiBi, CausalAttention, CodewordPrompts, PromptLaw
 from jaxkinetic.retrieval.source_law import SourceLaw
@@ -177,7 +177,7 @@ def uniform_control(model: CausalAttention, time: Scalar, sigma: Float[Array, " 
     """The closed form as a control, or the iterated kernels where the weights are not ALiBi."""
     rates, signed = model.kernel.growth_rates(), model.kernel.has_signed_rates
     if not isinstance(model.positions, ALiBi):
-        kernels = iterated_kernels(model.positions, smallest_source(sigma), tolerance=_CONTROL_TOLERANCE)
+        kernels = resolved_kernels(model.positions, rates, time, None, sigma, tolerance=_CONTROL_TOLERANCE)
         return UniformControl(kernels.profiles(rates, time, sigma))
     one = jnp.ones((), sigma.dtype)
 
