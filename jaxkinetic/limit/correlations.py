@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from jaxkinetic._types import Scalar, as_floats, is_concrete, round_up
+from jaxkinetic._types import Scalar, as_floats, check, is_concrete, round_up
 from jaxkinetic.integrate import Solve, as_times, integrate
 from jaxkinetic.limit.averaging import SourceNodes
 from jaxkinetic.limit.linearization import Linearization, State, linearize
@@ -32,13 +32,13 @@ from jaxkinetic.model import CausalAttention, PromptLaw
 class Correlations(eqx.Module):
     """The limits A and C at the saved times, for an observable phi = e^{i m theta} of the source's initial angle.
 
-    Arrays have axes (observable, source, sigma, mode), less those where a single number was given.
+    Arrays have axes (observable, source, sigma, mode); an axis is dropped where a single number was given.
 
     Attributes:
         ts: saved times t, (T,).
         sources: source positions sigma_0, a scalar or (S,).
         observable_modes: m, an integer or several.
-        field: the mean field, solved along.
+        field: the mean field, solved together with them.
         states: what was integrated.
         linearization: the equations, see `jaxkinetic.limit.linearization`.
         error: estimated error in sigma and theta, the largest tail of the expansions, relative to the solution.
@@ -58,7 +58,7 @@ class Correlations(eqx.Module):
         Args:
             time: one of the saved times.
             sigma: positions in (0, 1], of any shape; C vanishes up to the source.
-            n_modes: number of modes n = 1..K if not the solver's, see `MeanField.modes`.
+            n_modes: number of modes n = 1..K, the solver's if None; see `MeanField.modes`.
         """
         n_modes = wanted_modes(n_modes, self.field.n_modes)
         sigma = as_positions(sigma, self.ts.dtype)
@@ -70,7 +70,7 @@ class Correlations(eqx.Module):
 
         Args:
             time: one of the saved times.
-            n_modes: number of modes n = 1..K if not the solver's, see `MeanField.modes`.
+            n_modes: number of modes n = 1..K, the solver's if None; see `MeanField.modes`.
         """
         n_modes = wanted_modes(n_modes, self.field.n_modes)
         return self._drop_axes(_auto(self, saved_index(self.ts, time), n_modes))
@@ -100,19 +100,19 @@ def solve_correlations(
         model: kernel and positional weights.
         prompts: law of the initial tokens, smooth in sigma.
         times: saved times t, increasing, the first at least 0; the solve starts at 0.
-        source: source position sigma_0 in (0, 1), or several, (S,), which share one mean field.
+        source: source position sigma_0 in (0, 1), or several, (S,); all share one mean field.
         observable_mode: non-zero integer m, or several.
         method: representation in theta, see `solve_mean_field`.
-        resolution: numbers of nodes and modes. If None they are found by raising what falls short; under
-            transformations the starting sizes stay.
+        resolution: numbers of nodes and modes. If None, those that fall short are raised until the tolerance is
+            met; under transformations the first are kept.
         options: solver, steps and adjoint; see `Solve`.
-        tolerance: largest tail of the expansions where the resolution is found; see `Resolution`.
+        tolerance: largest tail of the expansions where the resolution is found; see `solve_mean_field`.
 
     Returns:
         The correlations at the saved times. Differentiable in beta, lam, the law's parameters and the source.
 
     Raises:
-        ValueError: on sources outside (0, 1), m = 0, and as `solve_mean_field`.
+        ValueError: if a source lies outside (0, 1), if m = 0, and as `solve_mean_field`.
         RuntimeError: if nodes or modes do not resolve the solution, or the solve fails.
     """
     dtype = check_model(model).dtype
@@ -174,7 +174,7 @@ def _join(rows: Complex[Array, "rows *shape"]) -> Complex[Array, "observable *sh
 
 
 def check_observables(observable_mode: Any) -> tuple[int, ...]:
-    """Refuse what is not a non-zero integer or a sequence of such."""
+    """Convert to a tuple; raise unless there are one or several non-zero integers."""
     values = np.atleast_1d(np.asarray(observable_mode))
     if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu" or not np.all(values):
         raise ValueError(
@@ -184,18 +184,12 @@ def check_observables(observable_mode: Any) -> tuple[int, ...]:
 
 
 def check_sources(source: Any, name: str = "source") -> Float[Array, "..."]:
-    """Convert source positions, a scalar or (S,); refuse those outside (0, 1)."""
+    """Convert source positions, a scalar or (S,); raise unless they lie in (0, 1)."""
     if np.ndim(source) > 1 or np.size(source) == 0:
         raise ValueError(
             f"Argument `{name}` must be a scalar or one-dimensional, but has shape {np.shape(source)}."
         )
-    converted = as_floats(source)
-    if is_concrete(converted):
-        values = np.asarray(converted)
-        if not np.all((values > 0) & (values < 1)):
-            shown = values if values.size <= 6 else "..."
-            raise ValueError(f"Argument `{name}` must lie in (0, 1), but is {shown}.")
-    return converted
+    return check(name, as_floats(source), "lie in (0, 1)", lambda x: (x > 0) & (x < 1))
 
 
 def _first_resolution(model, prompts, sources, observables, tolerance) -> Resolution:

@@ -5,12 +5,12 @@ With K the operator of (1.10) at f = 1, (K f)(sigma) = int k(sigma, tau) f(tau) 
 
     g_a(t, 1; sigma_0) = sum_m h_m(sigma_0) (a t)^{m+1} / (m + 1)!,    h_m(sigma_0) = (K^m k)(1, sigma_0),
 
-so that one set of functions h_m, computed once for each b, serves every kernel, depth and vocabulary. As functions
-of the source they follow the adjoint recurrence
+so that one set of functions h_m serves every kernel, depth and vocabulary. As functions of the source they satisfy
+the adjoint recurrence
 
     h_0(tau) = k(1, tau),    h_{m+1}(tau) = int_tau^1 h_m(sigma) b(sigma - tau) / B(sigma) dsigma,
 
-which never looks left of tau. They are held by their values on panels of Gauss nodes (`panels`).
+which involves no sigma < tau. They are represented by their values at the Gauss nodes of panels (`panels`).
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar, as_float, check_at_least, is_concrete
+from jaxkinetic._types import Scalar, as_float, check_at_least, check_times, is_concrete
 from jaxkinetic.limit import panels
 from jaxkinetic.limit.closed_form import mode_weights
 from jaxkinetic.limit.panels import Panels
@@ -42,10 +42,10 @@ class IteratedKernels(eqx.Module):
 
     Attributes:
         values: h_m at the nodes of the panels, (m, panel, node).
-        tails: about what interpolation of h_m misses on each panel, (m, panel).
+        tails: estimated interpolation errors of h_m on each panel, (m, panel).
         panels: the panels, from the smallest source to 1.
-        smallest_source: smallest sigma_0 that may be asked for.
-        tolerance: largest share of the profile that interpolation may miss.
+        smallest_source: smallest sigma_0 at which they are known.
+        tolerance: largest error of a profile, see `SeriesError`.
     """
 
     values: Float[Array, "term panel node"]
@@ -63,7 +63,7 @@ class IteratedKernels(eqx.Module):
         """The kernels h_m(sigma_0), m = 0..n_terms-1, at one source; differentiable.
 
         Args:
-            source: position sigma_0 between the smallest source and 1; beyond them it is a RuntimeError.
+            source: position sigma_0 between the smallest source and 1; others raise a RuntimeError.
         """
         return self._at_all(as_float(source)[None])[:, 0]
 
@@ -128,7 +128,8 @@ class IteratedKernels(eqx.Module):
     def _powers(self, rates: Float[Array, " mode"], time: float | Scalar) -> Float[Array, "term mode"]:
         """(a t)^{m+1} / (m+1)!, factor by factor: neither power nor factorial overflows."""
         m = jnp.arange(1, self.n_terms + 1, dtype=rates.dtype)
-        return jnp.cumprod((rates * as_float(time).astype(rates.dtype))[None, :] / m[:, None], axis=0)
+        time = as_float(check_times("time", time))
+        return jnp.cumprod((rates * time.astype(rates.dtype))[None, :] / m[:, None], axis=0)
 
     def _moments(self, rates, time, vocab_size) -> Float[Array, "term 1"]:
         weights = mode_weights(vocab_size, rates.shape[0]).astype(rates.dtype)
@@ -209,14 +210,14 @@ def iterated_kernels(
 
     Args:
         positions: causal positional weights; the result is differentiable in their parameters.
-        smallest_source: smallest sigma_0 that will be asked for, in (0, 1).
+        smallest_source: smallest sigma_0 that is needed, in (0, 1).
         n_terms: number of terms m = 0..n_terms-1.
         n_nodes: Gauss nodes on each panel, at least 4.
-        tolerance: largest share of a profile that interpolation may miss; if None 1e-8 in double and 1e-3 in single
-            precision.
+        tolerance: largest error of a profile, see `SeriesError`;
+            1e-8 in double and 1e-3 in single precision if None.
 
     Raises:
-        ValueError: on sizes out of range, or what is no positional weight.
+        ValueError: if a size is out of range, or ``positions`` is no positional weight.
     """
     if not isinstance(positions, PositionalWeights):
         raise ValueError(
@@ -293,7 +294,7 @@ def _last_term(dtype: Any) -> float:
 
 
 def smallest_source(sources: Any) -> float:
-    """A power of two below all sources, so that few panels serve many lists of them; 0.01 if they are traced."""
+    """Return a power of two, at most 0.01, below all sources, so that many lists share panels; 0.01 if traced."""
     if not is_concrete(sources):
         return 0.01
     return min(0.01, 2.0 ** math.floor(math.log2(float(np.min(sources)))))

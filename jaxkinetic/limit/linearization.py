@@ -1,12 +1,12 @@
 """The correlation equations (1.17) and (1.18) in both representations, as vector fields on nodes.
 
-The cross-correlation is carried as h = C / k(sigma, sigma_0) on nodes in Y(sigma; sigma_0): there its averaging is
-plain integration, its forcing is w' * A without a factor, and it is of order one for every source and lam,
+The state holds h = C / k(sigma, sigma_0) on nodes in Y(sigma; sigma_0). Averages of C become integrals of h in Y,
+the forcing is w' * A without a factor, and h is of order one for every source and lam:
 
     dh/dt = -d_theta(f int_0^Y (w' * h) dY') - d_theta(h V) - d_theta(f (w' * A)(sigma_0)).
 
-Observables phi are real here, cos(m theta) and sin(m theta), which keeps A and C real. Axes: observable,
-source, node from the source, then those of the representation. The mean field is solved along with them.
+Observables are cos(m theta) and sin(m theta), which keeps A and C real. Axes are observable, source, node from the
+source, then those of the representation. The mean field is solved together with A and C.
 """
 
 import abc
@@ -25,7 +25,7 @@ State = dict[str, Array]
 
 
 class Linearization(eqx.Module):
-    """The equations of A and C around a mean field that is solved with them.
+    """The equations of A and C, together with that of the mean field.
 
     Attributes:
         flow: the mean-field equation.
@@ -110,13 +110,13 @@ class FourierLinearization(Linearization):
         return {"field": field, "auto": auto, "cross": cross}
 
     def __call__(self, state: State) -> State:
-        """Linearised transport, with the source's own fluctuation as forcing."""
+        """The right-hand sides of (1.10), (1.17) and (1.18)."""
         n_modes, n_kernel = self.flow.n_modes, self.flow.force.size
         f, a, h = (fourier.unpack(state[name]) for name in ("field", "auto", "cross"))
         velocity = self.flow.velocity(f[:, :n_kernel])
         pushed = self.push(self.integrate(h[..., :n_kernel]) + a[..., None, :n_kernel])
         size = fourier.grid_size(n_modes, n_modes, n_kernel)
-        # Interpolation in sigma and sums of modes commute; there are fewer nodes before the first.
+        # Interpolation in sigma commutes with synthesis, which is cheaper on the fewer nodes of the mean field.
         f_there, v_there = (
             jnp.einsum("sjn,ng->sjg", self.to_sources, grid)
             for grid in (fourier.synthesize(f, size, mean=1.0), fourier.synthesize(velocity, size))
@@ -130,7 +130,7 @@ class FourierLinearization(Linearization):
         }
 
     def auto(self, state, n_modes):
-        """The modes carried."""
+        """The modes of the state."""
         return fourier.resize(fourier.unpack(state["auto"]), n_modes)
 
     def cross(self, state, sigma, n_modes):
@@ -139,7 +139,7 @@ class FourierLinearization(Linearization):
         return fourier.resize(fourier.unpack(jnp.einsum("sj,rsjck->rsck", at, state["cross"])), n_modes)
 
     def tails(self, states, n_modes):
-        """Last Chebyshev coefficients and last modes, of C against the largest C, of A against the largest A."""
+        """Last Chebyshev coefficients and last modes, those of A and C relative to the largest A and C."""
         in_sigma, in_theta = self.flow.tails(states["field"], n_modes)
         for name in ("auto", "cross"):
             in_theta = jnp.maximum(in_theta, relative(fourier.tail(fourier.unpack(states[name])), states[name]))
@@ -173,7 +173,7 @@ class CharacteristicLinearization(Linearization):
         return {"field": field, "cross": jnp.zeros(shape, field.dtype)}
 
     def __call__(self, state: State) -> State:
-        """Displacements are pushed by those of earlier tokens and stretched by the velocity's gradient."""
+        """The displacements of earlier tokens push zeta, and the gradient of the velocity stretches it."""
         n_kernel = self.flow.force.size
         cos, sin = waves(state["field"], n_kernel)
         velocity = self.flow.velocity(transform(self.flow.weights, cos, sin))
@@ -202,7 +202,7 @@ class CharacteristicLinearization(Linearization):
         return divergence(sums(weights[None, None] * zeta, *waves(angles, n_modes)))
 
     def tails(self, states, n_modes):
-        """Last Chebyshev coefficients, and for a smooth law last modes of the displacement in the label."""
+        """Last Chebyshev coefficients; for a smooth law also last modes of zeta in the label."""
         in_sigma, in_theta = self.flow.tails(states["field"], n_modes)
         zeta = states["cross"]
         if not self.flow.is_atomic:
@@ -228,11 +228,11 @@ def linearize(flow: Flow, sources: SourceNodes, observables: tuple[int, ...]) ->
 
 
 def observe(observables: tuple[int, ...], theta: Float[Array, " angle"]) -> Float[Array, "observable angle"]:
-    """Real observables cos(m theta), sin(m theta), in turn for every m."""
+    """Real observables cos(m theta) and sin(m theta), alternating."""
     phase = jnp.asarray(observables, theta.dtype)[:, None] * theta[None, :]
     return jnp.stack([jnp.cos(phase), jnp.sin(phase)], axis=1).reshape(-1, theta.size)
 
 
 def relative(tail: Array, values: Array) -> Array:
-    """A tail against the largest value, and where symmetry makes that vanish, against forces of order one."""
+    """A tail relative to the largest value, or to 1e-3, a small force, where symmetry makes all values vanish."""
     return tail / jnp.maximum(jnp.max(jnp.abs(values)), 1e-3)

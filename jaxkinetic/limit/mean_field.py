@@ -63,7 +63,8 @@ class MeanField(eqx.Module):
         Args:
             time: one of the saved times.
             sigma: positions in (0, 1], of any shape.
-            n_modes: K if not the solver's; exact for codewords, zero beyond the modes of a density.
+            n_modes: number of modes K, the solver's if None. They are exact for codewords, and zero beyond the
+                solver's for densities.
 
         Raises:
             ValueError: if ``time`` was not saved, or on positions outside (0, 1].
@@ -91,7 +92,7 @@ class MeanField(eqx.Module):
         theta = as_floats(theta).astype(self.ts.dtype)
         if theta.ndim != 1:
             raise ValueError(f"Argument `theta` must be one-dimensional, but has shape {theta.shape}.")
-        check_finite("theta", theta)
+        theta = check_finite("theta", theta)
         n = jnp.arange(1, self.n_modes + 1, dtype=theta.dtype)
         waves = jnp.exp(1j * theta[:, None] * n[None, :])
         return 1 + 2 * jnp.einsum("...n,an->...a", modes, waves).real
@@ -152,16 +153,17 @@ def solve_mean_field(
         times: saved times t, increasing, the first at least 0; the solve starts at 0.
         method: ``"fourier"`` for laws with a density, ``"characteristics"`` for codewords (exact in theta) and
             for densities as well; ``"auto"`` chooses.
-        resolution: numbers of nodes and modes. If None they are found by raising what falls short; under
-            `jax.jit`, `jax.grad` and `jax.vmap`, where sizes cannot depend on values, the starting sizes stay.
+        resolution: numbers of nodes and modes. If None, those that fall short are raised until the tolerance is
+            met; under `jax.jit`, `jax.grad` and `jax.vmap` sizes cannot depend on values, and the first are kept.
         options: solver, steps and adjoint; see `Solve`. Take ``adjoint=diffrax.ForwardMode()`` for `jax.jacfwd`.
-        tolerance: largest tail of the expansions where the resolution is found; see `Resolution`.
+        tolerance: largest tail of the expansions where the resolution is found. If it is None and rounding keeps
+            the tails above the default of `Resolution`, a `ResolutionWarning` states the error.
 
     Returns:
         The limit at the saved times. Differentiable in beta, lam, the law's parameters and the times.
 
     Raises:
-        ValueError: on laws that jump in sigma, unsorted or negative times, or a method that does not fit.
+        ValueError: if the law jumps in sigma, times are unsorted or negative, or the method does not fit.
         RuntimeError: if nodes or modes do not resolve the solution, or the solve fails.
     """
     dtype = check_model(model).dtype
@@ -192,7 +194,7 @@ def _modes(field, index, sigma, n_modes):
 
 
 def build_flow(model: CausalAttention, law: Law, n_modes: int) -> Flow:
-    """The equation in the representation that the law was tabulated for."""
+    """Build the equation in the representation in which the law was tabulated."""
     if not model_is_concrete(model):
         lam = check_model(model).lam
         model = eqx.tree_at(lambda m: m.positions.lam, model, model.check_resolved(lam))
@@ -202,21 +204,21 @@ def build_flow(model: CausalAttention, law: Law, n_modes: int) -> Flow:
 
 
 def model_is_concrete(model: CausalAttention) -> bool:
-    """Whether the kernel was already checked against its number of modes."""
+    """Whether the kernel has already been checked against its number of modes."""
     return is_concrete(*jax.tree.leaves(model.kernel))
 
 
 def tabulate(prompts: PromptLaw, method: Method, n_nodes: int, n_modes: int, dtype: Any) -> Law:
-    """Values of the law at the nodes: modes, or labels and probabilities.
+    """Tabulate the law at the nodes, as modes or as labels and probabilities.
 
-    It runs before compilation, so that a new law of the same sizes does not compile anew.
+    This runs outside of compiled code, so that another law of the same sizes does not recompile.
     """
     sigma = jnp.asarray(chebyshev.nodes(n_nodes), dtype)
     if isinstance(prompts, CodewordPrompts):
         weights = jax.vmap(prompts.at)(sigma)
         check_probabilities(weights)
         return prompts.codewords.astype(dtype), weights.astype(dtype)
-    # All modes that the law has, so that those which the solution leaves out are known.
+    # All modes of the law, so that the tails see those that the solution leaves out.
     seen = max(2 * n_modes, prompts.n_modes if isinstance(prompts, DensityPrompts) else 0)
     modes = jax.vmap(lambda s: prompts.fourier(s, seen))(sigma)
     modes = modes.astype(jnp.result_type(dtype, jnp.complex64))
@@ -244,7 +246,7 @@ def solver_options(options: Any, dtype: Any) -> Solve:
 
 
 def first_resolution(prompts: PromptLaw, tolerance: float | None = None) -> Resolution:
-    """Sizes to start from: 33 nodes and 64 modes, more where the law itself has more."""
+    """Return the sizes to start from: 33 nodes, and 64 modes or twice those of the law."""
     n_modes = 64
     if isinstance(prompts, DensityPrompts):
         n_modes = max(n_modes, 2 * prompts.n_modes)
@@ -252,7 +254,7 @@ def first_resolution(prompts: PromptLaw, tolerance: float | None = None) -> Reso
 
 
 def check_model(model: Any) -> ALiBi:
-    """Refuse what is not a model with ALiBi weights, and return these."""
+    """Return the model's ALiBi weights; raise if it has others."""
     check_type("model", model, CausalAttention)
     return require_alibi(
         model.positions,
@@ -262,7 +264,7 @@ def check_model(model: Any) -> ALiBi:
 
 
 def check_law(prompts: Any, method: Any) -> Literal["fourier", "characteristics"]:
-    """Refuse laws without a smooth limit, and say which representation serves."""
+    """Return the representation to use; raise if the law is not smooth in sigma or the method does not fit."""
     check_type("prompts", prompts, PromptLaw)
     if isinstance(prompts, ClusterPrompts):
         raise ValueError(
@@ -283,14 +285,12 @@ def check_law(prompts: Any, method: Any) -> Literal["fourier", "characteristics"
 
 
 def as_positions(sigma: Any, dtype: Any) -> Float[Array, "*shape"]:
-    """Convert positions sigma in (0, 1]; refuse others."""
-    sigma = as_floats(sigma)
-    check_positions("sigma", sigma)
-    return sigma.astype(dtype)
+    """Convert positions sigma; raise unless they lie in (0, 1]."""
+    return check_positions("sigma", as_floats(sigma)).astype(dtype)
 
 
 def wanted_modes(n_modes: int | None, found: int) -> int:
-    """The number of modes asked for, or the solver's; refuse one below 1."""
+    """Return the number of modes asked for, or the solver's if None."""
     if n_modes is None:
         return found
     check_at_least("n_modes", n_modes, 1)
@@ -298,7 +298,7 @@ def wanted_modes(n_modes: int | None, found: int) -> int:
 
 
 def saved_index(ts: Float[Array, " time"], time: Any) -> Array:
-    """Index of a saved time; others are refused rather than interpolated."""
+    """Return the index of a saved time; raise on others, since nothing interpolates in t."""
     check_scalar("time", time)
     time = as_float(time).astype(ts.dtype)
     distance = jnp.abs(ts - time)
