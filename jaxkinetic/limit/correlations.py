@@ -11,12 +11,12 @@ from jaxtyping import Array, Complex, Float
 from jaxkinetic._types import Scalar, as_floats, check, is_concrete, round_up
 from jaxkinetic.integrate import Solve, as_times, integrate
 from jaxkinetic.limit.averaging import SourceNodes
-from jaxkinetic.limit.linearization import Linearization, State, linearize
+from jaxkinetic.limit.correlation_equations import CorrelationEquations, State, build_equations
 from jaxkinetic.limit.mean_field import (
     MeanField,
     Method,
     as_positions,
-    build_flow,
+    build_equation,
     check_law,
     check_model,
     first_resolution,
@@ -40,7 +40,7 @@ class Correlations(eqx.Module):
         observable_modes: m, an integer or several.
         field: the mean field, solved together with them.
         states: what was integrated.
-        linearization: the equations, see `jaxkinetic.limit.linearization`.
+        equations: the equations, see `jaxkinetic.limit.correlation_equations`.
         error: estimated error in sigma and theta, the largest tail of the expansions, relative to the solution.
     """
 
@@ -49,7 +49,7 @@ class Correlations(eqx.Module):
     observable_modes: int | tuple[int, ...] = eqx.field(static=True)
     field: MeanField
     states: State
-    linearization: Linearization
+    equations: CorrelationEquations
     error: Scalar
 
     def cross(self, time: Any, sigma: Any, n_modes: int | None = None) -> Complex[Array, "... mode"]:
@@ -132,10 +132,10 @@ def solve_correlations(
 
 @eqx.filter_jit
 def _solve(model, law, times, sources, options, observable_modes, n_modes, n_source_nodes):
-    flow = build_flow(model, law, n_modes)
+    flow = build_equation(model, law, n_modes)
     nodes = jax.vmap(lambda s: SourceNodes(model.positions, s, n_source_nodes))(sources.reshape(-1))
     observables = (observable_modes,) if isinstance(observable_modes, int) else observable_modes
-    equation = linearize(flow, nodes, observables)
+    equation = build_equations(flow, nodes, observables)
     solution = integrate(
         lambda _, state, equation: equation(state), equation.start(), times, equation, options, land_on_times=True
     )
@@ -147,7 +147,7 @@ def _solve(model, law, times, sources, options, observable_modes, n_modes, n_sou
 
 @eqx.filter_jit
 def _cross(correlations, index, sigma, n_modes):
-    equation = correlations.linearization
+    equation = correlations.equations
     state = jax.tree.map(lambda x: x[index], correlations.states)
 
     def one(sigma):
@@ -161,7 +161,7 @@ def _cross(correlations, index, sigma, n_modes):
 @eqx.filter_jit
 def _auto(correlations, index, n_modes):
     state = jax.tree.map(lambda x: x[index], correlations.states)
-    return _join(correlations.linearization.auto(state, n_modes))
+    return _join(correlations.equations.auto(state, n_modes))
 
 
 def _graphon(nodes: SourceNodes, sigma: Array) -> Array:

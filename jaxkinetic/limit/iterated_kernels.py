@@ -10,7 +10,7 @@ the adjoint recurrence
 
     h_0(tau) = k(1, tau),    h_{m+1}(tau) = int_tau^1 h_m(sigma) b(sigma - tau) / B(sigma) dsigma,
 
-which involves no sigma < tau. They are represented by their values at the Gauss nodes of panels (`panels`).
+which involves no sigma < tau. Their values at the Gauss nodes of panels represent them (`piecewise_gauss`).
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._types import Scalar, as_float, check_at_least, check_times, is_concrete
-from jaxkinetic.limit import panels
+from jaxkinetic.limit import piecewise_gauss
 from jaxkinetic.limit.closed_form import mode_weights
-from jaxkinetic.limit.panels import Panels
+from jaxkinetic.limit.piecewise_gauss import Panels
 from jaxkinetic.limit.resolution import ResolutionWarning
 from jaxkinetic.model.positions import PositionalWeights
 
@@ -230,7 +230,7 @@ def iterated_kernels(
     dtype, smallest = positions.dtype, float(smallest_source)
     if tolerance is None:
         tolerance = 1e-8 if dtype == jnp.float64 else 1e-3
-    grid, quadrature = panels.build(smallest, positions.breaks, n_nodes, dtype)
+    grid, quadrature = piecewise_gauss.build(smallest, positions.breaks, n_nodes, dtype)
     values = _iterate(positions, grid, quadrature, n_terms)
     return IteratedKernels(values, grid.tails(values), grid, smallest, float(tolerance))
 

@@ -23,7 +23,7 @@ from jaxkinetic._types import (
 )
 from jaxkinetic.integrate import Solve, as_times, integrate
 from jaxkinetic.limit import chebyshev, fourier
-from jaxkinetic.limit.flow import CharacteristicFlow, Flow, FourierFlow
+from jaxkinetic.limit.mean_field_equation import CharacteristicMeanField, FourierMeanField, MeanFieldEquation
 from jaxkinetic.limit.resolution import Resolution, Tails, solve_resolved
 from jaxkinetic.model import CausalAttention, ClusterPrompts, CodewordPrompts, DensityPrompts, PromptLaw
 from jaxkinetic.model.positions import ALiBi, require_alibi
@@ -44,7 +44,7 @@ class MeanField(eqx.Module):
     Attributes:
         ts: saved times t, (T,).
         states: what was integrated, at the nodes in sigma.
-        flow: the equation, see `jaxkinetic.limit.flow`.
+        flow: the equation, see `jaxkinetic.limit.mean_field_equation`.
         n_modes: number K of Fourier modes that `modes` returns.
         error: estimated error in sigma and theta, the largest tail of the expansions, relative to a mass of one.
         stats: numbers of steps taken, accepted and rejected.
@@ -52,7 +52,7 @@ class MeanField(eqx.Module):
 
     ts: Float[Array, " time"]
     states: Float[Array, "time node *state"]
-    flow: Flow
+    flow: MeanFieldEquation
     n_modes: int = eqx.field(static=True)
     error: Scalar
     stats: dict[str, Any]
@@ -107,28 +107,28 @@ class MeanField(eqx.Module):
         Raises:
             ValueError: if the solution was found by Fourier modes, which follow no characteristics.
         """
-        flow = self._characteristic_flow()
+        flow = self._characteristics()
         at = chebyshev.interpolation(as_positions(sigma, self.ts.dtype), flow.weights.shape[0])
         return jnp.matmul(at, self.states[saved_index(self.ts, time)])
 
     def weights(self, sigma: Any) -> Float[Array, "*shape label"]:
         """Probability p_m(sigma) that each characteristic carries."""
-        flow = self._characteristic_flow()
+        flow = self._characteristics()
         at = chebyshev.interpolation(as_positions(sigma, self.ts.dtype), flow.weights.shape[0])
         return jnp.matmul(at, flow.weights)
 
     @property
     def is_atomic(self) -> bool:
         """Whether the law is a sum of atoms, which has characteristics and weights but no density."""
-        return isinstance(self.flow, CharacteristicFlow) and self.flow.is_atomic
+        return isinstance(self.flow, CharacteristicMeanField) and self.flow.is_atomic
 
     @property
     def labels(self) -> Float[Array, " label"]:
         """Initial angles x_m of the characteristics, radians."""
-        return self._characteristic_flow().labels
+        return self._characteristics().labels
 
-    def _characteristic_flow(self) -> CharacteristicFlow:
-        if not isinstance(self.flow, CharacteristicFlow):
+    def _characteristics(self) -> CharacteristicMeanField:
+        if not isinstance(self.flow, CharacteristicMeanField):
             raise ValueError('Fourier modes follow no characteristics: solve with `method="characteristics"`.')
         return self.flow
 
@@ -180,7 +180,7 @@ def solve_mean_field(
 
 @eqx.filter_jit
 def _solve(model, law, times, options, n_modes):
-    flow = build_flow(model, law, n_modes)
+    flow = build_equation(model, law, n_modes)
     solution = integrate(lambda _, state, flow: flow(state), flow.start(), times, flow, options, land_on_times=True)
     in_sigma, in_theta = flow.tails(solution.values, n_modes)
     tails = Tails(in_sigma, jnp.zeros_like(in_sigma), in_theta)
@@ -193,14 +193,14 @@ def _modes(field, index, sigma, n_modes):
     return field.flow.modes(field.states[index], at, n_modes)
 
 
-def build_flow(model: CausalAttention, law: Law, n_modes: int) -> Flow:
+def build_equation(model: CausalAttention, law: Law, n_modes: int) -> MeanFieldEquation:
     """Build the equation in the representation in which the law was tabulated."""
     if not model_is_concrete(model):
         lam = check_model(model).lam
         model = eqx.tree_at(lambda m: m.positions.lam, model, model.check_resolved(lam))
     if isinstance(law, tuple):
-        return CharacteristicFlow(model, *law)
-    return FourierFlow(model, law, n_modes)
+        return CharacteristicMeanField(model, *law)
+    return FourierMeanField(model, law, n_modes)
 
 
 def model_is_concrete(model: CausalAttention) -> bool:

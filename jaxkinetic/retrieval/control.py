@@ -18,9 +18,9 @@ from jaxtyping import Array, Complex, Float, Shaped
 from jaxkinetic._types import Scalar
 from jaxkinetic.integrate import Solve
 from jaxkinetic.limit import Resolution, closed_form, solve_correlations
-from jaxkinetic.limit.flow import CharacteristicFlow
+from jaxkinetic.limit.correlation_equations import CharacteristicCorrelations
 from jaxkinetic.limit.iterated_kernels import resolved_kernels
-from jaxkinetic.limit.linearization import CharacteristicLinearization
+from jaxkinetic.limit.mean_field_equation import CharacteristicMeanField
 from jaxkinetic.model import ALiBi, CausalAttention, CodewordPrompts, PromptLaw
 from jaxkinetic.retrieval.source_law import SourceLaw
 from jaxkinetic.retrieval.window import window_modes, window_slope
@@ -210,9 +210,9 @@ def law_control(
         model, law, [time], sigma, observable_mode=tuple(range(1, observables + 1)), method="characteristics",
         resolution=SIZE, options=Solve(rtol=tolerance, atol=tolerance, max_steps=_MOST_STEPS),
     )  # fmt: skip
-    flow, equation = found.field.flow, found.linearization
-    assert isinstance(flow, CharacteristicFlow)
-    assert isinstance(equation, CharacteristicLinearization)
+    flow, equation = found.field.flow, found.equations
+    assert isinstance(flow, CharacteristicMeanField)
+    assert isinstance(equation, CharacteristicCorrelations)
     at_end, _ = equation.at(jnp.ones((), sigma.dtype))
     zeta = jnp.einsum("sj,rsjl->rsl", at_end, found.states["cross"][0])
     kernel = jax.vmap(lambda s: model.positions.graphon(jnp.ones((), sigma.dtype), s))(sigma)

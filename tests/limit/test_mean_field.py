@@ -296,8 +296,8 @@ def test_vmap_equals_loop():
 
 def test_new_values_do_not_compile_anew(monkeypatch):
     calls = []
-    build = mean_field.build_flow
-    monkeypatch.setattr(mean_field, "build_flow", lambda *args: calls.append(1) or build(*args))
+    build = mean_field.build_equation
+    monkeypatch.setattr(mean_field, "build_equation", lambda *args: calls.append(1) or build(*args))
     for beta, lam, shape in ((1.0, 0.5, 1.0), (1.01, -2.0, 0.9), (1.02, 0.0, 0.8)):
         model = CausalAttention(ExpCosine(beta), ALiBi(lam))
         law = DensityPrompts(lambda s, shape=shape: smooth_modes(s, shape))

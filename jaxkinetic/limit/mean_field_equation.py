@@ -16,7 +16,7 @@ from jaxkinetic.limit.averaging import averaging_matrix
 from jaxkinetic.model import CausalAttention
 
 
-class Flow(eqx.Module):
+class MeanFieldEquation(eqx.Module):
     """The mean-field equation on nodes in sigma, for one law of the prompts.
 
     Attributes:
@@ -54,7 +54,7 @@ class Flow(eqx.Module):
         return jnp.max(jnp.abs(jnp.sum(self.averaging, axis=1) - 1))
 
 
-class FourierFlow(Flow):
+class FourierMeanField(MeanFieldEquation):
     """The equation for modes hat f(sigma, n), n = 1..K, with a pseudo-spectral product.
 
     d hat f(n) / dt = -i n hat{f V}(n)
@@ -105,7 +105,7 @@ class FourierFlow(Flow):
         return jnp.maximum(chebyshev.tail(jnp.moveaxis(states, 1, -1)), self._averaging_error()), in_theta
 
 
-class CharacteristicFlow(Flow):
+class CharacteristicMeanField(MeanFieldEquation):
     """The equation along the characteristics X(t, sigma, m) that start from the labels x_m, X(0) = x_m.
 
     dX / dt = V(t, sigma, X),    f(t, sigma) = sum_m p_m(sigma) delta_{X(t, sigma, m)}

@@ -19,12 +19,20 @@ from jaxtyping import Array, Complex, Float
 
 from jaxkinetic.limit import chebyshev, fourier
 from jaxkinetic.limit.averaging import SourceNodes
-from jaxkinetic.limit.flow import CharacteristicFlow, Flow, FourierFlow, divergence, evaluate, transform, waves
+from jaxkinetic.limit.mean_field_equation import (
+    CharacteristicMeanField,
+    FourierMeanField,
+    MeanFieldEquation,
+    divergence,
+    evaluate,
+    transform,
+    waves,
+)
 
 State = dict[str, Array]
 
 
-class Linearization(eqx.Module):
+class CorrelationEquations(eqx.Module):
     """The equations of A and C, together with that of the mean field.
 
     Attributes:
@@ -79,7 +87,7 @@ class Linearization(eqx.Module):
         return 1j * jnp.expand_dims(force, tuple(range(modes.ndim - 1))) * modes
 
 
-class FourierLinearization(Linearization):
+class FourierCorrelations(CorrelationEquations):
     """The equations for modes n = 1..K with pseudo-spectral products; the mean of A and C is zero.
 
     Attributes:
@@ -89,7 +97,7 @@ class FourierLinearization(Linearization):
         observables: integers m.
     """
 
-    flow: FourierFlow
+    flow: FourierMeanField
     sources: SourceNodes
     to_sources: Float[Array, "source node_from_source node"]
     observables: tuple[int, ...] = eqx.field(static=True)
@@ -147,7 +155,7 @@ class FourierLinearization(Linearization):
         return in_sigma, in_y, in_theta
 
 
-class CharacteristicLinearization(Linearization):
+class CharacteristicCorrelations(CorrelationEquations):
     """The equations along characteristics, where C is a field of mean displacements xi = k zeta.
 
     A = sum_m p_m (phi(x_m) - int phi f_o) delta_{X_m},    C = -d_theta sum_m p_m xi_m delta_{X_m},
@@ -161,7 +169,7 @@ class CharacteristicLinearization(Linearization):
         observables: integers m.
     """
 
-    flow: CharacteristicFlow
+    flow: CharacteristicMeanField
     sources: SourceNodes
     to_sources: Float[Array, "source node_from_source node"]
     observables: tuple[int, ...] = eqx.field(static=True)
@@ -217,14 +225,16 @@ class CharacteristicLinearization(Linearization):
         return weights[None] * (phi[:, None] - mean[..., None])
 
 
-def linearize(flow: Flow, sources: SourceNodes, observables: tuple[int, ...]) -> Linearization:
+def build_equations(
+    flow: MeanFieldEquation, sources: SourceNodes, observables: tuple[int, ...]
+) -> CorrelationEquations:
     """The correlation equations in the representation of the flow, for a batch of sources."""
     to_sources = chebyshev.interpolation(sources.sigma, flow.averaging.shape[0])
-    if isinstance(flow, FourierFlow):
-        return FourierLinearization(flow, sources, to_sources, observables)
-    if isinstance(flow, CharacteristicFlow):
-        return CharacteristicLinearization(flow, sources, to_sources, observables)
-    raise TypeError(f"No linearization for {type(flow).__name__}.")
+    if isinstance(flow, FourierMeanField):
+        return FourierCorrelations(flow, sources, to_sources, observables)
+    if isinstance(flow, CharacteristicMeanField):
+        return CharacteristicCorrelations(flow, sources, to_sources, observables)
+    raise TypeError(f"No correlation equations for {type(flow).__name__}.")
 
 
 def observe(observables: tuple[int, ...], theta: Float[Array, " angle"]) -> Float[Array, "observable angle"]:
