@@ -64,6 +64,12 @@ def test_a_stalled_size_does_not_stop_the_others():
     assert found.nodes < 257
 
 
+def test_a_slow_decay_is_followed_to_the_tolerance():
+    """Tails that fall threefold with every step are no rounding: 640 modes are needed."""
+    solve = Modelled(modes=lambda size: 1e-8 * (64 / size.modes) ** 3)
+    assert solve_resolved(solve, None, Resolution()).modes >= 640
+
+
 @pytest.mark.parametrize("tail", [2e-8, 1e-3, float("nan"), float("inf")])
 def test_a_large_error_is_refused(tail):
     """From the square root of rounding on, 1.5e-8."""
