@@ -96,7 +96,7 @@ def test_densities_equal_the_librarys_own(
     assert run(monkeypatch, *arguments, "--json", "-", "--npz", str(arrays)) == 0
     record, found = json.loads(capsys.readouterr().out), dict(np.load(arrays))
     model = CausalAttention(ExpCosine(0.7), ALiBi(1.0))
-    own = solve_correlations(model, SMOOTH, [0.0, 0.25], jnp.array([0.4]), 2)
+    own = solve_correlations(model, SMOOTH, [0.0, 0.25], jnp.array([0.4]), observable_mode=2)
     sigma, theta = np.arange(1, 6) / 5, 2 * np.pi * np.arange(7) / 7
     density = [own.field.density(t, sigma, jnp.asarray(theta)) for t in (0.0, 0.25)]
     np.testing.assert_allclose(found["density"], density, rtol=0, atol=1e-12)

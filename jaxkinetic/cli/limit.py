@@ -102,8 +102,8 @@ def limit(
     prompts = build_law(settings["law"])
     try:
         found = solve_correlations(
-            model, prompts, settings["times"], np.asarray(settings["sources"]), settings["observable_mode"],
-            tolerance=settings["tolerance"],
+            model, prompts, settings["times"], np.asarray(settings["sources"]),
+            observable_mode=settings["observable_mode"], tolerance=settings["tolerance"],
         )  # fmt: skip
     except RuntimeError as error:
         raise ValueError(str(error)) from error

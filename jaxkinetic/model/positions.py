@@ -52,7 +52,7 @@ class PositionalWeights(eqx.Module):
         return jnp.result_type(*jax.tree.leaves(eqx.filter(self, eqx.is_array)))
 
     def weights(self, n_tokens: int) -> Float[Array, "token token"]:
-        """All weights omega_{jk} (2.1) as a dense matrix, row j, column k; row one is zero."""
+        """All weights omega_{jk} (2.1), normalised by (1.2), as a dense matrix (j, k); row one is zero."""
         check_at_least("n_tokens", n_tokens, 2)
         j = jnp.arange(n_tokens)
         causal = j[None, :] < j[:, None]

@@ -1,5 +1,6 @@
 """Positional weights other than ALiBi: sums of exponentials, power laws, splines of the logarithm."""
 
+import math
 from functools import cache
 from typing import Any
 
@@ -25,6 +26,8 @@ from jaxkinetic.sums import causal_sum, weight_totals
 _GAUSS_NODES = 12
 # e^{-80} is about the smallest number of single precision.
 _LARGEST_RANGE = 80.0
+# Closer to 1 than 2^{-36} positions differ by few roundings.
+_FINEST_BREAK = 36
 
 
 class ExponentialSum(PositionalWeights):
@@ -142,8 +145,11 @@ class PowerLaw(PositionalWeights):
 
     @property
     def breaks(self) -> tuple[float, ...]:
-        """Graded towards 0, to resolve scales down to about 2^{-12}."""
-        return (0.0, *(2.0**-k for k in range(11, -1, -1)))
+        """Graded towards 0, down to the scale where it is known, else to 2^{-11}."""
+        finest = 11
+        if is_concrete(self.scale):
+            finest = min(max(finest, math.ceil(-math.log2(float(self.scale)))), _FINEST_BREAK)
+        return (0.0, *(2.0**-k for k in range(finest, -1, -1)))
 
 
 class SplineWeights(PositionalWeights):

@@ -18,9 +18,9 @@ from jaxtyping import Array, Complex, Float, Shaped
 from jaxkinetic._types import Scalar
 from jaxkinetic.integrate import Solve
 from jaxkinetic.limit import Resolution, closed_form, solve_correlations
-from jaxkinetic.limit.flow import CharacteristicFlow
-from jaxkinetic.limit.iterated_kernels import iterated_kernels, smallest_source
-from jaxkinetic.limit.linearization import CharacteristicLinearization
+from jaxkinetic.limit.correlation_equations import CharacteristicCorrelations
+from jaxkinetic.limit.iterated_kernels import resolved_kernels
+from jaxkinetic.limit.mean_field_equation import CharacteristicMeanField
 from jaxkinetic.model import CausalAttention, PromptLaw
 from jaxkinetic.retrieval.source_law import SourceLaw
 from jaxkinetic.retrieval.window import window_modes, window_slope, wrap
@@ -176,7 +176,7 @@ def uniform_control(model: CausalAttention, time: Scalar, sigma: Float[Array, " 
     """The closed form as a control, or the iterated kernels where the weights are not ALiBi."""
     rates, signed = model.kernel.growth_rates(), model.kernel.has_signed_rates
     if model.positions.exponential_rate is None:
-        kernels = iterated_kernels(model.positions, smallest_source(sigma), tolerance=_CONTROL_TOLERANCE)
+        kernels = resolved_kernels(model.positions, rates, time, None, sigma, tolerance=_CONTROL_TOLERANCE)
         return UniformControl(kernels.profiles(rates, time, sigma))
     one = jnp.ones((), sigma.dtype)
 
@@ -206,12 +206,12 @@ def law_control(
         observables = law.atoms.size - 1
     tolerance = _SOLVE_TOLERANCE if jnp.finfo(sigma.dtype).bits >= 64 else None
     found = solve_correlations(
-        model, law, [time], sigma, tuple(range(1, observables + 1)), method="characteristics", resolution=SIZE,
-        options=Solve(rtol=tolerance, atol=tolerance, max_steps=_MOST_STEPS),
+        model, law, [time], sigma, observable_mode=tuple(range(1, observables + 1)), method="characteristics",
+        resolution=SIZE, options=Solve(rtol=tolerance, atol=tolerance, max_steps=_MOST_STEPS),
     )  # fmt: skip
-    flow, equation = found.field.flow, found.linearization
-    assert isinstance(flow, CharacteristicFlow)
-    assert isinstance(equation, CharacteristicLinearization)
+    flow, equation = found.field.flow, found.equations
+    assert isinstance(flow, CharacteristicMeanField)
+    assert isinstance(equation, CharacteristicCorrelations)
     at_end, _ = equation.at(jnp.ones((), sigma.dtype))
     zeta = jnp.einsum("sj,rsjl->rsl", at_end, found.states["cross"][0])
     kernel = jax.vmap(lambda s: model.positions.graphon(jnp.ones((), sigma.dtype), s))(sigma)

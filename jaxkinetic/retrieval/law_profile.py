@@ -5,9 +5,9 @@ plus a covariance,
 
     hat f(t, 1, -n) hat f_o(sigma_0, n) + hat C_phi(t, 1, -n; sigma_0) / N,    phi = e^{-i n theta}.
 
-The products are chance: what a decoder gets from a last token independent of the source. The covariances are
-that token's memory of the source. At finite N the marginal of the last token has a correction of its own of
-order 1 / N; it belongs to chance, is not part of the limit, and vanishes for the uniform law.
+The products give `chance`, the accuracy if the last token were independent of the source. The covariances give
+`values`, what the memory of the source adds. At finite N the marginal of the last token has a correction of order
+1 / N of its own, which belongs to chance, is not part of the limit, and vanishes for the uniform law.
 """
 
 import math
@@ -45,23 +45,25 @@ class RetrievalProfile(eqx.Module):
 
     Attributes:
         sources: source positions sigma_0, (S,).
-        chance: soft accuracy of a last token independent of the source, (S,).
-        values: retrieval S_t(sigma_0), the covariances, (S,); for uniform prompts (1.21).
+        chance: soft accuracy if the last token were independent of the source, (S,).
+        values: the profile S_t(sigma_0), from the covariances, (S,); (1.21) for uniform prompts.
         vocab_size: vocabulary size M of the decoder.
+        error: estimated error of the values, relative to the largest one; zero for closed forms.
     """
 
     sources: Float[Array, " source"]
     chance: Float[Array, " source"]
     values: Float[Array, " source"]
     vocab_size: int = eqx.field(static=True)
+    error: Scalar = eqx.field(default=0.0, converter=jnp.asarray)
 
     def retrieval(self, n_tokens: int) -> Float[Array, " source"]:
-        """The part of the soft accuracy that remembers the source, sqrt(2 pi) / (M N) S_t(sigma_0)."""
+        """What memory of the source adds to the soft accuracy, sqrt(2 pi) / (M N) S_t(sigma_0)."""
         check_at_least("n_tokens", n_tokens, 2)
         return math.sqrt(2 * math.pi) / (self.vocab_size * n_tokens) * self.values
 
     def soft_accuracy(self, n_tokens: int) -> Float[Array, " source"]:
-        """Chance and retrieval together (1.20), but for the 1 / N correction of chance that is not in the limit."""
+        """Chance plus retrieval (1.20), without the 1 / N correction of chance, which is not in the limit."""
         return self.chance + self.retrieval(n_tokens)
 
 
@@ -71,6 +73,7 @@ def law_profile(
     time: Any,
     vocab_size: int,
     sources: Any,
+    *,
     resolution: Resolution | None = None,
     options: Solve | None = None,
     tolerance: float | None = None,
@@ -95,12 +98,12 @@ def law_profile(
         The profile; differentiable in beta, lam and the law's parameters.
 
     Raises:
-        ValueError: on t < 0, M < 2, sources outside (0, 1), or a law that jumps in sigma.
+        ValueError: if t < 0, M < 2, a source lies outside (0, 1), or the law jumps in sigma.
         RuntimeError: if nodes or modes do not resolve the solution.
     """
     check_at_least("vocab_size", vocab_size, 2)
     check_scalar("time", time)
-    check_times("time", time)
+    time = as_float(check_times("time", time))
     if np.ndim(sources) != 1:
         raise ValueError(
             f"Argument `sources` must be a non-empty one-dimensional array, but has shape {np.shape(sources)}."
@@ -110,29 +113,32 @@ def law_profile(
     weights = closed_form.mode_weights(vocab_size, n_modes)
     observables, index = _distinct_observables(prompts, n_modes)
 
-    def covariances(some: Float[Array, " some"]) -> tuple[Array, Array]:
+    def covariances(some: Float[Array, " some"]) -> tuple[Array, Array, Array]:
         found = solve_correlations(
-            model, prompts, as_float(time)[None], some, observables, "auto", resolution, options, tolerance
-        )
+            model, prompts, time[None], some, observable_mode=observables,
+            resolution=resolution, options=options, tolerance=tolerance,
+        )  # fmt: skip
         cross = found.cross(time, jnp.ones(()), n_modes)
         n = np.arange(n_modes)
-        return cross[index, :, n].real, found.field.modes(time, jnp.ones(()), n_modes)
+        values, error = jnp.matmul(weights, cross[index, :, n].real), found.error * jnp.max(jnp.abs(cross))
+        return values, error * jnp.sum(weights), found.field.modes(time, jnp.ones(()), n_modes)
 
-    # A few sources at a time, so that the observables of a smooth law fit into memory.
+    # The observables of a smooth law fill memory: solve for a few sources at a time.
     size = max(1, min(sources.size, _ROWS // len(observables)))
     padded = jnp.concatenate([sources, jnp.broadcast_to(sources[-1], (-sources.size % size,))])
     parts = [covariances(some) for some in padded.reshape(-1, size)]
-    values = jnp.concatenate([weights @ part for part, _ in parts])[: sources.size]
+    values = jnp.concatenate([values for values, _, _ in parts])[: sources.size]
+    error = jnp.max(jnp.stack([error for _, error, _ in parts])) / jnp.maximum(jnp.max(jnp.abs(values)), 1e-30)
     start = jax.vmap(prompts.fourier, (0, None))(sources, n_modes)
-    marginals = jnp.real(start * jnp.conj(parts[0][1])[None, :])
+    marginals = jnp.real(start * jnp.conj(parts[0][2])[None, :])
     chance = math.sqrt(math.pi / 2) / vocab_size * (1 + 2 * marginals @ weights)
-    return RetrievalProfile(sources, chance, values, vocab_size)
+    return RetrievalProfile(sources, chance, values, vocab_size, error)
 
 
 def uniform_codeword_correction(model: CausalAttention, time: Any, vocab_size: int, source: Any) -> Scalar:
-    """The retrieval S_t(sigma_0) of tokens uniform over the M codewords themselves, in closed form.
+    """The profile S_t(sigma_0) of tokens that are uniform over the M codewords, in closed form.
 
-    The law is at rest, but as a sum of atoms it carries the modes n = 0 mod M. With b_r = sum n^2 w^(n) and
+    The law is stationary, but as a sum of atoms it has the modes n = 0 mod M. With b_r = sum n^2 w^(n) and
     c_r = sum n w^(n) over all integers n = r mod M,
 
         S = sum_n w_n n c_n k(1, sigma_0) int_0^t e^{-b_0 s} Phi_0(b_n s Y) ds,
@@ -152,9 +158,7 @@ def uniform_codeword_correction(model: CausalAttention, time: Any, vocab_size: i
     check_at_least("vocab_size", vocab_size, 2)
     for name, value in (("time", time), ("source", source)):
         check_scalar(name, value)
-    check_times("time", time)
-    check_positions("source", source)
-    time, source = as_float(time), as_float(source)
+    time, source = as_float(check_times("time", time)), as_float(check_positions("source", source))
     n_modes = closed_form.needed_modes(vocab_size)
     weights = closed_form.mode_weights(vocab_size, n_modes)
     coefficients = model.kernel.coefficients()
@@ -175,9 +179,9 @@ def uniform_codeword_correction(model: CausalAttention, time: Any, vocab_size: i
 
 
 def _distinct_observables(prompts: PromptLaw, n_modes: int) -> tuple[tuple[int, ...], np.ndarray]:
-    """Observables m that give e^{i n theta}, n = 1..n_modes, on the law, and which of them each n is.
+    """The distinct observables among e^{i n theta}, n = 1..n_modes, on the law, and the index of each n among them.
 
-    On M codewords e^{i n theta} depends on n mod M only; n = M is a constant, whose correlations vanish.
+    On M codewords e^{i n theta} depends on n mod M only; for n = M it is constant, and its correlations vanish.
     """
     size = 0 if prompts.atoms is None else prompts.atoms.size
     even = 2 * np.pi * np.arange(size) / max(size, 1)

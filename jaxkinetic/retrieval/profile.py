@@ -20,18 +20,29 @@ from jaxkinetic._types import (
     check_times,
     is_concrete,
 )
+from jaxkinetic.integrate import Solve
 from jaxkinetic.limit import closed_form
-from jaxkinetic.limit.iterated_kernels import iterated_kernels, smallest_source
+from jaxkinetic.limit.iterated_kernels import resolved_kernels
+from jaxkinetic.limit.resolution import Resolution
 from jaxkinetic.model import CausalAttention, PromptLaw, UniformPrompts
 from jaxkinetic.model.positions import ALiBi, require_alibi
 from jaxkinetic.retrieval.law_profile import RetrievalProfile, law_profile
 
 _SCAN_NODES = 2048
-_NODES = 24
 
 
 def retrieval_profile(
-    model: CausalAttention, time: Any, vocab_size: int, sources: Any, prompts: PromptLaw | None = None
+    model: CausalAttention,
+    time: Any,
+    vocab_size: int,
+    sources: Any,
+    *,
+    prompts: PromptLaw | None = None,
+    resolution: Resolution | None = None,
+    options: Solve | None = None,
+    tolerance: float | None = None,
+    n_terms: int | None = None,
+    n_nodes: int | None = None,
 ) -> RetrievalProfile:
     """Evaluate the retrieval profile S_t(sigma_0), for uniform prompts and ALiBi in closed form (1.21).
 
@@ -44,6 +55,11 @@ def retrieval_profile(
         vocab_size: vocabulary size M >= 2 of the decoder.
         sources: source positions sigma_0 in (0, 1], (S,); below 1 for prompts that are not uniform.
         prompts: law of the initial tokens; uniform if None. For others see `law_profile`.
+        resolution: numbers of nodes and modes for prompts that are not uniform; found if None.
+        options: how the limit of such prompts is stepped in t.
+        tolerance: largest error of what has no closed form, see `solve_correlations` and `iterated_kernels`.
+        n_terms: terms of the series in t for weights other than ALiBi; found if None.
+        n_nodes: nodes a panel for such weights; found if None.
 
     Returns:
         The profile in two parts: chance, and the memory of the source. Differentiable in beta, the weights' and the
@@ -63,10 +79,22 @@ def retrieval_profile(
     check_positions("sources", given)
     positions = jnp.asarray(sources, dtype=jnp.result_type(time))
     if prompts is not None and not isinstance(prompts, UniformPrompts):
-        return law_profile(model, prompts, time, vocab_size, positions)
+        return law_profile(
+            model,
+            prompts,
+            time,
+            vocab_size,
+            sources=positions,
+            resolution=resolution,
+            options=options,
+            tolerance=tolerance,
+        )
     if isinstance(model.positions, ALiBi):
         return _retrieval_profile(model, time, vocab_size, positions)
-    kernels = iterated_kernels(model.positions, smallest_source(given), n_nodes=_NODES)
+    kernels = resolved_kernels(
+        model.positions, model.kernel.growth_rates(), time, vocab_size, given,
+        n_terms=n_terms, n_nodes=n_nodes, tolerance=tolerance,
+    )  # fmt: skip
     return _profile_of_any_weights(model, kernels, time, vocab_size, positions)
 
 
@@ -83,9 +111,12 @@ def _retrieval_profile(model, time, vocab_size, sources):
 
 @eqx.filter_jit
 def _profile_of_any_weights(model, kernels, time, vocab_size, sources):
-    values = kernels.correction(profile_modes(model, vocab_size)[0], time, vocab_size, sources)
+    rates = profile_modes(model, vocab_size)[0]
+    values = kernels.correction(rates, time, vocab_size, sources)
     chance = jnp.full_like(values, math.sqrt(math.pi / 2) / vocab_size)
-    return RetrievalProfile(sources, chance, values, vocab_size)
+    return RetrievalProfile(
+        sources, chance, values, vocab_size, error=kernels.error(rates, time, vocab_size, sources).largest
+    )
 
 
 class UShape(Shown, eqx.Module):

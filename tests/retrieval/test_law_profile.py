@@ -77,7 +77,8 @@ def test_two_parts_add_up_from_marginals_and_covariances(law):
     field = solve_mean_field(MODEL, law, [1.0], resolution=size)
     n_modes = 13
     modes = tuple(range(1, n_modes + 1))
-    cross = solve_correlations(MODEL, law, [1.0], SOURCES[1:], modes, resolution=size).cross(1.0, 1.0)
+    found = solve_correlations(MODEL, law, [1.0], SOURCES[1:], observable_mode=modes, resolution=size)
+    cross = found.cross(1.0, 1.0)
     weights = mode_weights(4, n_modes)
     for i, source in enumerate(SOURCES[1:]):
         retrieval = sum(weights[n - 1] * cross[n - 1, i, n - 1].real for n in modes)
