@@ -36,7 +36,11 @@ CASES = {
     "lam complex": (lambda: jk.ALiBi(jnp.asarray(1j)), "real number was expected, but the dtype is complex"),
     "no items": (lambda: jk.RetrievalCurve([0.5], [0.5], n_items=0), "`n_items` must be at least 1, but is 0"),
     "too few modes": (lambda: jk.ExpCosine(5.0, n_modes=8), r"`n_modes` must be at least \d+ .* is 8"),
-    "modes missing": (lambda: jax.jit(lambda b: jk.ExpCosine(b).beta)(1.0), "`n_modes` must be given"),
+    "beta overflowing": (lambda: jk.ExpCosine(710.0), "`beta` must be at most 700 in float64, .* but is 710"),
+    "beta overflowing in single": (
+        lambda: jk.ExpCosine(jnp.float32(88)),
+        "`beta` must be at most 79 in float32, .* but is 88",
+    ),
     "modes fractional": (lambda: jk.SmoothKernel(jnp.cos, n_modes=1.5), "`n_modes` must be an integer"),
     "kernel odd": (lambda: jk.SmoothKernel(jnp.sin), "`function` must be even"),
     "kernel kinked": (lambda: jk.SmoothKernel(lambda x: jnp.abs(jnp.sin(x))), "`function` must be smooth"),
