@@ -66,7 +66,7 @@ plt.show()
 # %%
 words = jk.CodewordPrompts(lambda s: [0.4 - 0.2 * s, 0.3, 0.2 - 0.1 * s, 0.1 + 0.3 * s])
 found = jk.estimate_profile(model, 1.0, 4, 128, 512, key, words)
-limit = jk.retrieval_profile(model, 1.0, 4, found.sources, words)
+limit = jk.retrieval_profile(model, 1.0, 4, found.sources, prompts=words)
 figure, ax = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
 plot_estimate(found, ax)
 ax.plot(found.sources, limit.values, "x", color=COLOURS[1], label="limit, correlation solver")

@@ -54,7 +54,7 @@ def distance(
     uniform = isinstance(law, jk.UniformPrompts)
     size = 8 if uniform else law.vocab_size
     tokens = np.round(np.array(PLACES) * n_tokens).astype(int) - 1
-    limit = np.asarray(jk.retrieval_profile(model, 1.0, size, (tokens + 1) / n_tokens, law).values)
+    limit = np.asarray(jk.retrieval_profile(model, 1.0, size, (tokens + 1) / n_tokens, prompts=law).values)
     sigma, time = jnp.asarray((tokens + 1) / n_tokens), jnp.asarray(1.0)
     source = tabulate_source(law, sigma, size, "soft")
     control = uniform_control(model, time, sigma) if uniform else law_control(model, law, time, sigma)

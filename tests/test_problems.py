@@ -54,8 +54,8 @@ def test_reference_profile_solves_the_volterra_hardy_equation(lam, rate):
 @pytest.mark.parametrize("lam", [2.2, 0, 1e-9, -1.0])
 def test_reference_slopes_are_slopes(lam):
     with mp.workdps(80):
-        slopes = problems.MpCorrection(1.3, lam, 8).value_and_slopes(0.7, 0.3)
-        value = lambda b, l, t, s: problems.MpCorrection(b, l, 8)(t, s)  # noqa: E731
+        slopes = problems.MpProfile(1.3, lam, 8).value_and_slopes(0.7, 0.3)
+        value = lambda b, l, t, s: problems.MpProfile(b, l, 8)(t, s)  # noqa: E731
         point = (mp.mpf("1.3"), mp.mpf(lam), mp.mpf("0.7"), mp.mpf("0.3"))
         for i, name in enumerate(("beta", "lam", "time", "source")):
 

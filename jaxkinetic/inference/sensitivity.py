@@ -161,13 +161,13 @@ def u_quantities(
     """
     beta, lam, time, vocab_size = p
     rates = ExpCosine(beta, n_modes=n_modes).growth_rates()[:n_kept]
-    weights = closed_form.mode_weights(vocab_size, n_kept)
+    log_weights = closed_form.log_mode_weights(vocab_size, n_kept)
 
     def slope(y):
-        return closed_form.correction_slope(y, rates, weights, time, lam, signed=False)
+        return closed_form.profile_slope(y, rates, log_weights, time, lam, signed=False)
 
     def profile(source):
-        return closed_form.retrieval_correction(rates, weights, time, source, ALiBi(lam), signed=False)
+        return closed_form.profile(rates, log_weights, time, source, ALiBi(lam), signed=False)
 
     # A step of Newton's whose start and denominator count as constants: its derivative is the implicit one.
     start = jax.lax.stop_gradient(y)

@@ -44,8 +44,9 @@ def test_recency_boundary_is_where_the_profiles_own_slope_vanishes():
     @jax.jit
     @functools.partial(jax.grad, argnums=4)
     def slope(beta, lam, time, vocab_size, source):
-        rates, weights = ExpCosine(beta, n_modes=MODES).growth_rates(), closed_form.mode_weights(vocab_size, MODES)
-        return closed_form.retrieval_correction(rates, weights, time, source, ALiBi(lam), signed=False)
+        rates = ExpCosine(beta, n_modes=MODES).growth_rates()
+        log_weights = closed_form.log_mode_weights(vocab_size, MODES)
+        return closed_form.profile(rates, log_weights, time, source, ALiBi(lam), signed=False)
 
     beta, lam, vocab_size = np.array([[0.1, 1.0, 3.0, 9.0], [0.2, 1.0, 3.0, 12.0], [8.0, 2.0, 11.5, 8.0]])
     edge, _ = phase_edges(beta, lam, vocab_size)
@@ -83,7 +84,7 @@ def test_every_shape_against_the_scan_in_two_thousand_nodes():
     # Minima without recency are no U.
     assert int(((phases.n_minima > 0) & ~phases.has_recency).sum()) >= 3
     np.testing.assert_allclose(phases.argmin, u.argmin, rtol=1e-12)
-    np.testing.assert_allclose(phases.depth, u.depth, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(phases.depth, u.drop, rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(phases.recency_time, u.recency_threshold, rtol=1e-13)
     np.testing.assert_allclose(phases.theorem_time * u.smallness, phases.time * u.smallness_bound, rtol=1e-13)
 
