@@ -34,7 +34,7 @@ from jaxkinetic.model import ALiBi, ExpCosine, required_modes
 
 PARAMETERS = ("beta", "lam", "time", "vocab_size")
 _LARGEST_LAM = 600.0
-QUANTITIES = ("location", "depth", "primacy", "recency", "asymmetry")
+QUANTITIES = ("location", "drop", "primacy", "recency", "asymmetry")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -44,7 +44,7 @@ class Sensitivity(Shown):
     Attributes:
         parameters: values of `PARAMETERS`, (4,).
         edge: distance e of the two reference positions e and 1 - e from the ends of the prompt.
-        values: values of `QUANTITIES`, (5,): location sigma_min of the minimum; depth S(1) - S(sigma_min);
+        values: values of `QUANTITIES`, (5,): location sigma_min of the minimum; drop S(1) - S(sigma_min);
             primacy S(e) - S(sigma_min), since S itself is infinite at 0; recency S(1 - e) - S(sigma_min);
             asymmetry (primacy - recency) / (primacy + recency), which accuracy = c0 + c1 S leaves as it is.
         derivatives: d quantity / d parameter, (5, 4).
