@@ -128,9 +128,9 @@ def test_derivative_against_forty_digits(n, dtype, argument):
 
 
 def test_derivatives_at_depth_zero():
-    slopes = jax.jit(jax.grad(lambda *p: closed_form.profile(*p, ALiBi(2.0)), argnums=(0, 2, 3)))
+    slopes = jax.jit(jax.grad(closed_form.profile, argnums=(0, 2, 3)))
     rates, log_weights = ExpCosine(1.0).growth_rates(), closed_form.log_mode_weights(8, 16)
-    in_rates, in_time, in_source = slopes(rates, log_weights, 0.0, 0.3)
+    in_rates, in_time, in_source = slopes(rates, log_weights, 0.0, 0.3, ALiBi(2.0))
     graphon = 2 * np.exp(-1.4) / (1 - np.exp(-2))
     assert float(in_time) == pytest.approx(graphon * float(jnp.exp(log_weights) @ rates), rel=1e-14)
     assert float(in_source) == 0
