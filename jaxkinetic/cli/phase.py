@@ -40,7 +40,7 @@ def phase(
     """Map where the profile of uniform prompts is a U, and how far that outlives the theorem's condition.
 
     Draws two sections, lam against t at the given beta and beta against t at the given lam (phase.png): the U, the
-    exact boundary of recency, the theorem's region, location and depth of the minimum. Writes every point to
+    exact boundary of recency, the theorem's region, location and drop of the minimum. Writes every point to
     phase.npz.
     """
     for name, (low, high) in (("beta_range", beta_range), ("lam_range", lam_range)):

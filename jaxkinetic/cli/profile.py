@@ -65,7 +65,7 @@ def _shape_table(shape: "UShape") -> str:
     s = _shape_record(shape)
     yes = {True: "yes", False: "no"}
     minimum = (
-        f"minimum     S = {s['minimum']:.6g} at sigma_0 = {s['argmin']:.6g}, {s['depth']:.6g} below the end"
+        f"minimum     S = {s['minimum']:.6g} at sigma_0 = {s['argmin']:.6g}, {s['drop']:.6g} below the end"
         if s["n_minima"]
         else "minimum     none in the interior"
     )
@@ -74,8 +74,12 @@ def _shape_table(shape: "UShape") -> str:
             f"U-shaped    {yes[s['is_u_shaped']]} ({s['n_minima']} interior minima)",
             minimum,
             f"primacy     {yes[s['has_primacy']]}",
-            f"recency     {yes[s['has_recency']]} (exactly below t = {s['recency_threshold']:.6g})",
+            f"recency     {yes[s['has_recency']]} ({_when(s['recency_threshold'])})",
             f"theorem 1.3 {'holds' if s['theorem_holds'] else 'is silent'}: t sup a_n = {s['smallness']:.6g}, "
             f"bound {s['smallness_bound']:.6g}",
         ]
     )
+
+
+def _when(threshold: float) -> str:
+    return f"exactly below t = {threshold:.6g}" if threshold > 0 else "at no depth"

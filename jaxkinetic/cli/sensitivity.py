@@ -38,7 +38,7 @@ def sensitivity(
 ) -> None:
     """Say what moves the U and how well an experiment would tell beta and lam.
 
-    Derivatives and elasticities of the minimum's location, of depth, primacy, recency and asymmetry in beta, lam, t
+    Derivatives and elasticities of the minimum's location, of drop, primacy, recency and asymmetry in beta, lam, t
     and M, by implicit differentiation; Fisher information of a planned curve, expected standard errors of beta,
     lam and of these quantities at known t and M, and the band that they leave (sensitivity.png).
     """

@@ -206,10 +206,10 @@ def _accuracy_and_gradient(theta, time, vocab_size, sources, n_modes, n_kept):
     def accuracy(theta):
         beta, lam, c0, c1 = theta
         rates = ExpCosine(beta, n_modes=n_modes).growth_rates()[:n_kept]
-        weights = closed_form.mode_weights(vocab_size, n_kept)
-        values = jax.vmap(
-            lambda s: closed_form.retrieval_correction(rates, weights, time, s, ALiBi(lam), signed=False)
-        )(sources)
+        log_weights = closed_form.log_mode_weights(vocab_size, n_kept)
+        values = jax.vmap(lambda s: closed_form.profile(rates, log_weights, time, s, ALiBi(lam), signed=False))(
+            sources
+        )
         mean = c0 + c1 * values
         return mean, mean
 

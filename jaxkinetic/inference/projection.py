@@ -117,14 +117,15 @@ def shapes(
     """
     n_modes = min(data.n_modes, closed_form.growing_modes(data.vocab_size))
     rates = ExpCosine(beta, n_modes=data.n_modes).growth_rates()[:n_modes]
-    weights = closed_form.mode_weights(data.vocab_size, n_modes)
+    log_weights = closed_form.log_mode_weights(data.vocab_size, n_modes)
+
+    @jax.vmap
+    def profile(source):
+        return closed_form.scaled_profile(rates, log_weights, data.time, source, ALiBi(lam), signed=False)
 
     def one(own, wanted):
-        own_values, own_scale = closed_form.correction_shape(
-            rates, weights, data.time, own, ALiBi(lam), signed=False
-        )
-        own_scale = own_scale + _log_largest(own_values)
-        values, scale = closed_form.correction_shape(rates, weights, data.time, wanted, ALiBi(lam), signed=False)
+        own_scale = jnp.max(profile(own)[1])
+        values, scale = profile(wanted)
         # Far closer to 0 than the curve's own positions S is cut: accuracy is far outside [0, 1] before that.
         return values * jnp.exp(jnp.minimum(scale - own_scale, 300.0)), own_scale
 

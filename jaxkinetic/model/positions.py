@@ -14,7 +14,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxkinetic._types import Angles, Scalar, check_at_least, finite_scalar
 from jaxkinetic.sums import causal_sum, convolved_average, weight_totals
@@ -107,12 +107,15 @@ class ALiBi(PositionalWeights):
 
     def log_mass(self, sigma: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """log((1 - e^{-lam sigma}) / lam), smooth through lam = 0."""
-        return jnp.log(sigma) - self.lam * sigma / 2 + log_sinhc(self.lam * sigma / 2)
+        rising, size = sign_and_size(self.lam)
+        return jnp.log(sigma) + jnp.where(rising, 0.0, size) * sigma + log_mean_decay(size * sigma)
 
     @property
     def mean_distance(self) -> Scalar:
         """1 / lam - 1 / (e^lam - 1), smooth through lam = 0."""
-        return (1 - jax.jvp(log_sinhc, (self.lam / 2,), (jnp.ones_like(self.lam),))[1]) / 2
+        rising, size = sign_and_size(self.lam)
+        mean = -jax.jvp(log_mean_decay, (size,), (jnp.ones_like(size),))[1]
+        return jnp.where(rising, mean, 1 - mean)
 
     @property
     def exponential_rate(self) -> Scalar:
@@ -139,15 +142,27 @@ class ALiBi(PositionalWeights):
     def graphon(self, sigma: Float[Array, ""], source: Float[Array, ""]) -> Float[Array, ""]:
         """Limiting kernel k(sigma, sigma') (1.9), smooth through lam = 0.
 
-        k = lam e^{-lam (sigma - sigma')} / (1 - e^{-lam sigma}) for sigma' <= sigma, else 0. It is evaluated
-        as exp(lam (sigma' - sigma / 2) - log sinhc(lam sigma / 2)) / sigma.
+        k = lam e^{-lam (sigma - sigma')} / (1 - e^{-lam sigma}) for sigma' <= sigma, else 0.
 
         Args:
             sigma: reader's position in (0, 1].
             source: earlier position sigma'.
         """
-        exponent = self.lam * (source - sigma / 2) - log_sinhc(self.lam * sigma / 2)
-        return jnp.where(source <= sigma, jnp.exp(exponent) / sigma, 0.0)
+        inside = source <= sigma
+        return jnp.where(
+            inside, jnp.exp(_log_density(self.lam, sigma, jnp.where(inside, source, sigma))) / sigma, 0.0
+        )
+
+
+def log_graphon(lam: Scalar, sigma: Scalar, source: Scalar) -> Scalar:
+    """The logarithm of ALiBi's k(sigma, sigma') for sigma' <= sigma, where k itself may leave the range."""
+    return _log_density(lam, sigma, source) - jnp.log(sigma)
+
+
+def _log_density(lam, sigma, source):
+    # For lam < 0, k = |lam| e^{-|lam| sigma'} / (1 - e^{-|lam| sigma}): no large exponents cancel.
+    rising, size = sign_and_size(lam)
+    return -size * jnp.where(rising, sigma - source, source) - log_mean_decay(size * sigma)
 
 
 def require_alibi(positions: PositionalWeights, what: str, instead: str) -> ALiBi:
@@ -157,6 +172,23 @@ def require_alibi(positions: PositionalWeights, what: str, instead: str) -> ALiB
             f"Argument `positions` must be ALiBi for {what}, but is {type(positions).__name__}. {instead}"
         )
     return positions
+
+
+def sign_and_size(lam: Scalar) -> tuple[Bool[Array, ""], Scalar]:
+    """Whether lam >= 0, and |lam|.
+
+    Formulas by the sign of lam are one smooth function of it. With the size taken from the right at lam = 0, where
+    `jnp.abs` has slope zero, all their derivatives are right.
+    """
+    rising = lam >= 0
+    return rising, jnp.where(rising, lam, -lam)
+
+
+def log_mean_decay(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log((1 - e^{-x}) / x) for x >= 0, the mean of e^{-x u} over u in [0, 1]; smooth through x = 0."""
+    large = x > 1
+    near, far = jnp.where(large, 0.5, x), jnp.where(large, x, 2.0)
+    return jnp.where(large, jnp.log(-jnp.expm1(-far)) - jnp.log(far), log_sinhc(near / 2) - near / 2)
 
 
 def log_sinhc(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

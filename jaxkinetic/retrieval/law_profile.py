@@ -30,11 +30,11 @@ from jaxkinetic._types import (
 )
 from jaxkinetic.integrate import Solve
 from jaxkinetic.limit import closed_form
-from jaxkinetic.limit.bessel import entire_bessel
+from jaxkinetic.limit.bessel import scaled_entire_bessel
 from jaxkinetic.limit.correlations import check_sources, solve_correlations
 from jaxkinetic.limit.resolution import Resolution
 from jaxkinetic.model import CausalAttention, PromptLaw
-from jaxkinetic.model.positions import require_alibi
+from jaxkinetic.model.positions import log_graphon, require_alibi
 
 _GAUSS_NODES = 32
 _ROWS = 256
@@ -46,25 +46,55 @@ class RetrievalProfile(eqx.Module):
     Attributes:
         sources: source positions sigma_0, (S,).
         chance: soft accuracy if the last token were independent of the source, (S,).
-        values: the profile S_t(sigma_0), from the covariances, (S,); (1.21) for uniform prompts.
+        scaled_values: S_t(sigma_0) e^{-log_scale}, (S,).
+        log_scale: logarithm of the scale, constant under differentiation, (S,).
         vocab_size: vocabulary size M of the decoder.
         error: estimated error of the values, relative to the largest one; zero for closed forms.
     """
 
     sources: Float[Array, " source"]
     chance: Float[Array, " source"]
-    values: Float[Array, " source"]
+    scaled_values: Float[Array, " source"]
+    log_scale: Float[Array, " source"]
     vocab_size: int = eqx.field(static=True)
     error: Scalar = eqx.field(default=0.0, converter=jnp.asarray)
 
-    def retrieval(self, n_tokens: int) -> Float[Array, " source"]:
+    @property
+    def values(self) -> Float[Array, "*batch source"]:
+        """The profile S_t(sigma_0), from the covariances, (S,); (1.21) for uniform prompts.
+
+        Raises:
+            RuntimeError: where one exceeds the floating-point range; `log_values` do not.
+        """
+        return check_range(self.scaled_values * jnp.exp(self.log_scale))
+
+    @property
+    def log_values(self) -> Float[Array, "*batch source"]:
+        """Logarithms of |S_t(sigma_0)|, (S,), which may be of any size; `signs` has the signs."""
+        return self.log_scale + jnp.log(jnp.abs(self.scaled_values))
+
+    @property
+    def signs(self) -> Float[Array, "*batch source"]:
+        """Sign of S_t(sigma_0), (S,): 1, -1 or 0. Kernels with negative growth rates have both."""
+        return jnp.sign(self.scaled_values)
+
+    def retrieval(self, n_tokens: int) -> Float[Array, "*batch source"]:
         """What memory of the source adds to the soft accuracy, sqrt(2 pi) / (M N) S_t(sigma_0)."""
         check_at_least("n_tokens", n_tokens, 2)
         return math.sqrt(2 * math.pi) / (self.vocab_size * n_tokens) * self.values
 
-    def soft_accuracy(self, n_tokens: int) -> Float[Array, " source"]:
+    def soft_accuracy(self, n_tokens: int) -> Float[Array, "*batch source"]:
         """Chance plus retrieval (1.20), without the 1 / N correction of chance, which is not in the limit."""
         return self.chance + self.retrieval(n_tokens)
+
+
+def check_range(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return values of S_t, or fail where one is not finite."""
+    return eqx.error_if(
+        values,
+        ~jnp.all(jnp.isfinite(values)),
+        f"S_t exceeds the range of {values.dtype}: use `log_values` of `retrieval_profile`, or double precision.",
+    )
 
 
 def law_profile(
@@ -132,7 +162,7 @@ def law_profile(
     start = jax.vmap(prompts.fourier, (0, None))(sources, n_modes)
     marginals = jnp.real(start * jnp.conj(parts[0][2])[None, :])
     chance = math.sqrt(math.pi / 2) / vocab_size * (1 + 2 * marginals @ weights)
-    return RetrievalProfile(sources, chance, values, vocab_size, error)
+    return RetrievalProfile(sources, chance, values, jnp.zeros_like(values), vocab_size, error)
 
 
 def uniform_codeword_correction(model: CausalAttention, time: Any, vocab_size: int, source: Any) -> Scalar:
@@ -153,12 +183,14 @@ def uniform_codeword_correction(model: CausalAttention, time: Any, vocab_size: i
 
     Raises:
         ValueError: on t < 0, M < 2, a position outside (0, 1], or weights other than ALiBi.
+        RuntimeError: if S exceeds the floating-point range.
     """
     check_type("model", model, CausalAttention)
     check_at_least("vocab_size", vocab_size, 2)
     for name, value in (("time", time), ("source", source)):
         check_scalar(name, value)
     time, source = as_float(check_times("time", time)), as_float(check_positions("source", source))
+    time = model.check_resolved(time)
     n_modes = closed_form.needed_modes(vocab_size)
     weights = closed_form.mode_weights(vocab_size, n_modes)
     coefficients = model.kernel.coefficients()
@@ -171,11 +203,13 @@ def uniform_codeword_correction(model: CausalAttention, time: Any, vocab_size: i
     x, gauss = np.polynomial.legendre.leggauss(_GAUSS_NODES)
     s = time * jnp.asarray((x + 1) / 2)
     one = jnp.ones_like(source)
-    lam = require_alibi(model.positions, "this closed form", "Estimate other weights with `estimate_profile`.").lam
-    y = closed_form.goursat_variable(one, source, lam)
-    growth = entire_bessel(0, b[m % vocab_size][:, None] * s[None, :] * y)
-    response = growth @ (jnp.asarray(gauss / 2) * time * jnp.exp(-b[0] * s))
-    return model.positions.graphon(one, source) * jnp.sum(weights * m * c[m % vocab_size] * response)
+    instead = "Estimate other weights with `estimate_profile`."
+    positions = require_alibi(model.positions, "this closed form", instead)
+    y = closed_form.goursat_variable(one, source, positions.lam)
+    z = b[m % vocab_size][:, None] * s[None, :] * y
+    log_factor = jnp.broadcast_to(log_graphon(positions.lam, one, source) - b[0] * s, z.shape)
+    response = scaled_entire_bessel(0, z, log_factor) @ jnp.asarray(gauss / 2) * time
+    return check_range(jnp.sum(weights * m * c[m % vocab_size] * response))
 
 
 def _distinct_observables(prompts: PromptLaw, n_modes: int) -> tuple[tuple[int, ...], np.ndarray]:

@@ -306,10 +306,8 @@ def test_marginals_against_a_random_walk():
         """Joint density of (log beta, arcsinh lam, m, k): nothing is integrated out."""
         beta, lam, m, k = jnp.exp(x[0]), jnp.sinh(x[1]), x[2], x[3]
         rates = ExpCosine(beta, n_modes=n_modes).growth_rates()[:10]
-        weights, one = closed_form.mode_weights(VOCAB, 10), jnp.asarray(1.0)
-        s = jax.vmap(lambda at: closed_form.retrieval_correction(rates, weights, one, at, ALiBi(lam), False))(
-            sources
-        )
+        log_weights, one = closed_form.log_mode_weights(VOCAB, 10), jnp.asarray(1.0)
+        s = jax.vmap(lambda at: closed_form.profile(rates, log_weights, one, at, ALiBi(lam), False))(sources)
         s = (s - s.mean()) / s.std()
         squares = ((accuracy - m - k * s) / error) ** 2
         inside = jnp.all((x > low) & (x < high))

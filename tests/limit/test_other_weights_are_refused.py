@@ -21,11 +21,11 @@ CASES = {
     "profile of a law": (lambda: jk.retrieval_profile(MODEL, 1.0, 2, [0.5], prompts=WORDS), "estimate_profile"),
     "shape": (lambda: jk.u_shape(MODEL, 1.0, 8), "Use `retrieval_profile`"),
     "profile in closed form": (
-        lambda: closed_form.retrieval_correction(RATES, RATES, ONE, HALF, SPLINE),
+        lambda: closed_form.profile(RATES, RATES, ONE, HALF, SPLINE),
         "Use `iterated_kernels`",
     ),
     "scaled profile": (
-        lambda: closed_form.correction_shape(RATES, RATES, ONE, jnp.ones(2), SPLINE),
+        lambda: closed_form.scaled_profile(RATES, RATES, ONE, HALF, SPLINE),
         "Use `iterated_kernels`",
     ),
     "solution in closed form": (
