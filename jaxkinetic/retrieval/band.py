@@ -1,5 +1,6 @@
 """Simultaneous bands: how many standard errors hold a whole curve of estimates at once."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -70,7 +71,7 @@ def _variances(correlation, freedom: int) -> Callable[[np.random.Generator], np.
     """Draws of the variances that such values show, chi-squared of the degrees of freedom over these."""
     if freedom < _MANY:
         values = _normals(correlation)
-        return lambda rng: np.sum([values(rng) ** 2 for _ in range(freedom)], axis=0) / freedom
+        return lambda rng: functools.reduce(np.add, (values(rng) ** 2 for _ in range(freedom))) / freedom
     # The cube root of chi-squared is nearly normal; squares of values correlate as the square of the values.
     normals, spread = _normals(correlation**2), 2 / (9 * freedom)
     return lambda rng: np.maximum(1 - spread + np.sqrt(spread) * normals(rng), 0.1) ** 3
