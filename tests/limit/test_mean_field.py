@@ -354,6 +354,8 @@ def test_bad_laws_are_refused_where_they_are_made():
 def test_what_was_not_saved_or_does_not_exist_is_refused(smooth, codewords):
     with pytest.raises(ValueError, match="one of the saved times"):
         smooth.modes(0.3, 0.5)
+    with pytest.raises(ValueError, match="one of the saved times"):
+        smooth.modes(0.5 + 1e-12, 0.5)
     with pytest.raises(ValueError, match=r"one of the saved times.*but is nan"):
         smooth.modes(float("nan"), 0.5)
     with pytest.raises(ValueError, match=r"`sigma` must lie in \(0, 1\]"):
