@@ -209,7 +209,7 @@ def test_a_tolerance_reaches_the_solver(
     """No expansion is resolved to 1e-30; the refusal says which is not and what to change."""
     error = refusal(monkeypatch, capsys, tmp_path, "--law", "codewords", "--times", "0.5", "--tolerance", "1e-30")
     assert "above the tolerance 1e-30" in error
-    assert "or the `tolerance`" in error
+    assert "a larger `tolerance`" in error
 
 
 def test_folder_that_cannot_be_written(

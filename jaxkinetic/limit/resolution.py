@@ -163,6 +163,6 @@ def _refusal(name: str, size: Resolution, tolerance: float, tail: float | None =
     found = "above" if tail is None else f"{tail:.1e}, above"
     return (
         f"The limit is not resolved: the last of {getattr(size, name)} {_WHAT[name]} are {found} the tolerance "
-        f"{tolerance:.0e} relative to the solution. Pass a `resolution` with more `{name}` or a larger tolerance, "
+        f"{tolerance:.0e} relative to the solution. Pass a `resolution` with more `{name}`, a larger `tolerance`, "
         "or an earlier time: angles draw together exponentially in t."
     )

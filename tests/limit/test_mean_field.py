@@ -354,6 +354,8 @@ def test_bad_laws_are_refused_where_they_are_made():
 def test_what_was_not_saved_or_does_not_exist_is_refused(smooth, codewords):
     with pytest.raises(ValueError, match="one of the saved times"):
         smooth.modes(0.3, 0.5)
+    with pytest.raises(ValueError, match="one of the saved times"):
+        smooth.modes(0.5 + 1e-12, 0.5)
     with pytest.raises(ValueError, match=r"one of the saved times.*but is nan"):
         smooth.modes(float("nan"), 0.5)
     with pytest.raises(ValueError, match=r"`sigma` must lie in \(0, 1\]"):
@@ -411,7 +413,7 @@ def test_steps_in_time_leave_no_noise_in_the_highest_modes():
     """These modes limit the stable step; in a root-mean-square norm of errors they keep 2e-11."""
     model = CausalAttention(ExpCosine(1.7), ALiBi(2.0))
     field = solve_mean_field(model, SMOOTH, [0.7], resolution=Resolution(57, modes=144))
-    assert field.error < 1e-12
+    assert field.error < 1e-13
 
 
 def test_probabilities_may_be_a_list():

@@ -73,7 +73,7 @@ def test_a_slow_decay_is_followed_to_the_tolerance():
 @pytest.mark.parametrize("tail", [2e-8, 1e-3, float("nan"), float("inf")])
 def test_a_large_error_is_refused(tail):
     """From the square root of rounding on, 1.5e-8."""
-    with pytest.raises(RuntimeError, match=r"257 polynomials in sigma .* more `nodes` or a larger tolerance"):
+    with pytest.raises(RuntimeError, match=r"257 polynomials in sigma .* more `nodes`, a larger `tolerance`"):
         solve_resolved(Modelled(nodes=lambda _: tail), None, Resolution())
 
 
