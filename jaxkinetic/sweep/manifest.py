@@ -23,7 +23,7 @@ def new_manifest(config: SweepConfig) -> dict[str, Any]:
     return {
         "title": "Retrieval profiles S_N(sigma_0) from particles",
         "created": now["time"],
-        "configuration": json.dumps(config.record()),
+        "configuration": configuration(config),
         "model": json.dumps(config.describe_model()),
         "laws": json.dumps({name: config.law_table(name) for name in config.law}),
         "estimators": json.dumps(chosen),
@@ -50,6 +50,16 @@ def session(event: str) -> dict[str, Any]:
         "device_kind": device.device_kind,
         "processes": jax.process_count(),
     }
+
+
+def configuration(config: SweepConfig) -> str:
+    """A configuration as the attributes hold it."""
+    return json.dumps(config.record())
+
+
+def with_session(attrs: dict[str, Any], event: str) -> dict[str, Any]:
+    """Attributes to which this process is added as the last one that wrote."""
+    return attrs | {"sessions": json.dumps([*sessions(attrs), session(event)])}
 
 
 def sessions(attrs: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,9 +14,11 @@ from jaxkinetic._types import check_positive
 from jaxkinetic.particles.ensemble import BLOCK, Moments, batch_size, local_devices
 from jaxkinetic.retrieval.steps import choose_steps
 from jaxkinetic.sweep.config import Point, SweepConfig
+from jaxkinetic.sweep.contents import check_same
 from jaxkinetic.sweep.location import parse_location
+from jaxkinetic.sweep.results import PointState
 from jaxkinetic.sweep.run import STEP_PROMPTS, extended
-from jaxkinetic.sweep.store import PointState, check_same, read_store
+from jaxkinetic.sweep.store import read_store
 from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps, runs
 
 # Points whose variance is asked of one block of prompts each; others are taken for the nearest of these.
@@ -97,8 +99,8 @@ def plan_sweep(
     check_positive("memory", memory)
     found = None if store is None else read_store(store)
     if store is not None and found is not None:
-        check_same(found[0], config, parse_location(store))
-    return _plan(config, None if found is None else found[1], memory, here)
+        check_same(found.config, config, parse_location(store))
+    return _plan(config, None if found is None else list(found.states.values()), memory, here)
 
 
 def plan_extension(
@@ -121,8 +123,8 @@ def plan_extension(
     if found is None:
         raise ValueError(f"Argument `store` must be a sweep's store, but there is none at {store}.")
     goals = {"n_prompts": n_prompts, "standard_error": standard_error, "max_prompts": max_prompts}
-    wanted = extended(found[0], {name: value for name, value in goals.items() if value is not None})
-    return _plan(wanted, found[1], memory, here)
+    wanted = extended(found.config, {name: value for name, value in goals.items() if value is not None})
+    return _plan(wanted, list(found.states.values()), memory, here)
 
 
 def _plan(

@@ -17,7 +17,8 @@ from jaxkinetic.retrieval.steps import choose_steps
 from jaxkinetic.sweep.config import Point, SweepConfig, one_line
 from jaxkinetic.sweep.processes import on_first
 from jaxkinetic.sweep.progress import Meter
-from jaxkinetic.sweep.store import PointState, SweepStore, open_writer, read_store
+from jaxkinetic.sweep.results import PointState
+from jaxkinetic.sweep.store import SweepStore, holds_sweep, open_writer
 from jaxkinetic.sweep.work import evaluations
 
 STEP_PROMPTS = 2**16
@@ -125,9 +126,9 @@ class _Writer:
         self, config: SweepConfig | None, goals: dict[str, Any]
     ) -> tuple[dict[str, Any], list[PointState | None]]:
         """What to compute and what is known of each point; goals are set once all of that could be read."""
-        self.store = self.stack.enter_context(open_writer(self.location, config))
+        self.store = self.stack.enter_context(open_writer(self.location, config, repair=not goals))
         wanted = extended(self.store.config, goals) if config is None else config
-        states = self.store.read()
+        states = list(self.store.states.values())
         if config is None and wanted != self.store.config:
             self.store.set_goals(wanted)
         return wanted.record(), states
@@ -139,7 +140,7 @@ class _Writer:
 
 def _check_points(config: SweepConfig, store: str | Path, progress: bool) -> dict[tuple[int, ...], ProfileEnsemble]:
     """Prepare every point before a store is made; returns some, not to do it again."""
-    if on_first(lambda: read_store(store) is not None):
+    if on_first(lambda: holds_sweep(store)):
         return {}
     ready = {}
     for point in tqdm(
