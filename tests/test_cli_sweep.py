@@ -140,6 +140,51 @@ def test_bad_file_is_one_line_and_writes_nothing(
     assert [p.name for p in tmp_path.iterdir()] == ["bad.toml"]
 
 
+def test_interrupted_it_says_so_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, config: Path
+) -> None:
+    """Ctrl-C before the third of six chunks, then before the third while it is extended."""
+    from jaxkinetic.sweep.run import _Writer
+
+    store, write, written = str(tmp_path / "s"), _Writer.write, []
+
+    def interrupted(self: _Writer, *given) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(write(self, *given))
+
+    for arguments, n_prompts in ((["run", str(config)], 64), (["extend", "--n-prompts", "160"], 256)):
+        written.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(_Writer, "write", interrupted)
+            assert run(patch, "sweep", *arguments, "--store", store) == 130
+        captured = capsys.readouterr()
+        assert captured.err.startswith("jaxkinetic: interrupted")
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+        assert int(jk.open_sweep(store)["count"].sum()) == n_prompts
+        assert run(monkeypatch, "sweep", *arguments, "--store", store) == 0
+        assert "points      2 of 2 done" in capsys.readouterr().out
+
+
+def test_a_damaged_store_is_one_line_and_a_run_says_what_it_repaired(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, config: Path
+) -> None:
+    store = tmp_path / "s"
+    jk.run_sweep(jk.read_config(config), store)
+    last = max((store / "snapshots").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    last.write_bytes(last.read_bytes()[:100])
+    for arguments in (["status"], ["plot", "--out", str(tmp_path / "out")], ["extend", "--n-prompts", "160"]):
+        assert run(monkeypatch, "sweep", *arguments, "--store", str(store)) == 2
+        error = capsys.readouterr().err.strip()
+        assert "cannot be read: its last commit is damaged. To repair it run `jaxkinetic sweep run`" in error
+        assert "\n" not in error
+    assert not (tmp_path / "out").exists()
+    with pytest.warns(UserWarning, match=r"was damaged\. It goes on from its newest commit that can be read"):
+        assert run(monkeypatch, "sweep", "run", str(config), "--store", str(store)) == 0
+    assert "last repaired" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -171,10 +171,11 @@ def _check_memory(memory: float) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
+    """Say what an interruption leaves; the command line prints that and exits with code 130."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise OSError("Interrupted. Finished chunks are safe; the same command goes on from there.") from stop
+        raise KeyboardInterrupt("Finished chunks are safe; the same command goes on from there.") from stop
 
 
 def _select(found: "xarray.Dataset", choice: str) -> "xarray.Dataset":
