@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from jaxkinetic._types import check_at_least, check_finite, check_positive, check_seed
+from jaxkinetic.integrate import CONSTANT_STEPS
 from jaxkinetic.law_table import LAWS, build_law, check_keys, number, read_toml
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw
 from jaxkinetic.particles.ensemble import BLOCK, Moments
@@ -43,6 +45,12 @@ _MOST = 2**20
 # Prompts are numbered, and tokens counted, in 32 bits.
 _MOST_PROMPTS = 2**32
 _MOST_TOKENS = 2**31 - 1
+# 8 GiB in double precision.
+_MOST_RESULTS = 2**30
+# Beyond, e^{-lam / N} is 0 for any N that fits into memory: each token attends to one other alone.
+_LARGEST_LAM = 10**6
+# Velocities are of the size of beta; no solve resolves steps over many of its inverses.
+_LONGEST_STEP = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +128,7 @@ class SweepConfig:
         self._take_laws()
         for name in DIMS:
             self._set(name, _values(name, getattr(self, name)))
+        self._take_sources()
         self._check_numbers()
         self._check_goals()
         if self.accuracy not in ("soft", "hard"):
@@ -127,12 +136,6 @@ class SweepConfig:
         for name in ("control_variate", "joint"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"Argument `{name}` must be true or false, but is {getattr(self, name)!r}.")
-        if isinstance(self.sources, str):
-            if self.sources != "all":
-                raise ValueError(f"Argument `sources` must be 'all' or positions, but is {self.sources!r}.")
-        else:
-            given = np.atleast_1d(np.asarray(self.sources, dtype=object)).tolist()
-            self._set("sources", tuple(number(s, "sources") for s in given))
         for name in ("seed", "n_steps", "n_prompts", "max_prompts", "chunk"):
             value = getattr(self, name)
             self._set(name, None if value is None else int(value))
@@ -149,11 +152,21 @@ class SweepConfig:
             laws[_CUSTOM] = self.law
             self._set("law", _CUSTOM)
         for name, table in laws.items():
+            if not name.isprintable():
+                raise ValueError(f"Argument `laws` must have names that can be printed, but has {name!r}.")
             if name in LAWS:
                 raise ValueError(f"Argument `laws` must leave {', '.join(LAWS)} as they are, but gives {name}.")
             build_law(table)
         # As JSON would give it back.
         self._set("laws", json.loads(json.dumps(laws)))
+
+    def _take_sources(self) -> None:
+        if isinstance(self.sources, str):
+            if self.sources != "all":
+                raise ValueError(f"Argument `sources` must be 'all' or positions, but is {self.sources!r}.")
+        else:
+            given = np.atleast_1d(np.asarray(self.sources, dtype=object)).tolist()
+            self._set("sources", tuple(number(s, "sources") for s in given))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -162,11 +175,24 @@ class SweepConfig:
         for name in ("beta", "time"):
             check_positive(name, np.asarray(getattr(self, name)))
         check_finite("lam", np.asarray(self.lam))
+        if (largest := max(self.lam, key=abs)) and abs(largest) > _LARGEST_LAM:
+            raise ValueError(f"Argument `lam` must lie in [-1e6, 1e6], but is {largest}.")
+        if max(self.beta) * max(self.time) > (most := _LONGEST_STEP * CONSTANT_STEPS // 2):
+            raise ValueError(
+                f"Arguments `beta` and `time` must have a product of at most {most}, which {CONSTANT_STEPS // 2} "
+                f"steps do not resolve, but have {max(self.beta)} * {max(self.time)}."
+            )
         for name in _INTEGERS:
             for value in getattr(self, name):
                 check_at_least(name, value, 2)
                 _check_most(name, value, _MOST_TOKENS)
             self._set(name, tuple(int(value) for value in getattr(self, name)))
+        n_results = math.prod(self.shape) * self.n_sources ** (2 if self.joint else 1)
+        if n_results > _MOST_RESULTS:
+            raise ValueError(
+                f"A sweep must have at most {_MOST_RESULTS} results, points times sources{' squared' * self.joint}"
+                f", but this one has {n_results}."
+            )
         check_seed(self.seed)
         if self.n_steps is not None:
             check_steps(self.n_steps)

@@ -16,8 +16,9 @@ from jaxkinetic.retrieval.steps import choose_steps
 from jaxkinetic.sweep.config import Point, SweepConfig
 from jaxkinetic.sweep.contents import check_same
 from jaxkinetic.sweep.location import parse_location
+from jaxkinetic.sweep.preparation import STEP_PROMPTS
 from jaxkinetic.sweep.results import PointState
-from jaxkinetic.sweep.run import STEP_PROMPTS, extended
+from jaxkinetic.sweep.run import extended
 from jaxkinetic.sweep.store import read_store
 from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps, runs
 

@@ -2,27 +2,23 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from jaxkinetic._types import check_positive
 from jaxkinetic.particles.ensemble import BLOCK, Moments, local_devices
-from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble
-from jaxkinetic.retrieval.steps import choose_steps
-from jaxkinetic.sweep.config import Point, SweepConfig, one_line
+from jaxkinetic.sweep.config import Point, SweepConfig
+from jaxkinetic.sweep.preparation import Prepared, first_state, naming, prepare_points
 from jaxkinetic.sweep.processes import on_first
 from jaxkinetic.sweep.progress import Meter
 from jaxkinetic.sweep.results import PointState
 from jaxkinetic.sweep.store import SweepStore, holds_sweep, open_writer
 from jaxkinetic.sweep.work import evaluations
 
-STEP_PROMPTS = 2**16
-_MOST_READY = 256
 # Token-drift evaluations on each device between movements of the bar: tenths of a second on a processor core.
 _PIECE = 10**7
 
@@ -55,7 +51,7 @@ def run_sweep(
     """
     here = local_devices(devices)
     check_positive("memory", memory)
-    ready = _check_points(config, store, progress)
+    ready = Prepared() if on_first(lambda: holds_sweep(store)) else prepare_points(config, memory, here, progress)
     with contextlib.ExitStack() as stack:
         writer = _Writer(stack, store)
         _, states = on_first(lambda: writer.begin(config, {}))
@@ -98,7 +94,7 @@ def extend_sweep(
     with contextlib.ExitStack() as stack:
         writer = _Writer(stack, store)
         record, states = on_first(lambda: writer.begin(None, given))
-        _advance(SweepConfig(**record), states, writer, {}, memory, here, progress)
+        _advance(SweepConfig(**record), states, writer, Prepared(), memory, here, progress)
 
 
 def extended(config: SweepConfig, goals: dict[str, Any]) -> SweepConfig:
@@ -138,25 +134,11 @@ class _Writer:
         self.store.write(point, state)
 
 
-def _check_points(config: SweepConfig, store: str | Path, progress: bool) -> dict[tuple[int, ...], ProfileEnsemble]:
-    """Prepare every point before a store is made; returns some, not to do it again."""
-    if on_first(lambda: holds_sweep(store)):
-        return {}
-    ready = {}
-    for point in tqdm(
-        list(config.points()), desc="checking", unit="point", leave=False, disable=None if progress else True
-    ):
-        ensemble = config.prepare(point)
-        if len(ready) < _MOST_READY:
-            ready[point.index] = ensemble
-    return ready
-
-
 def _advance(
     config: SweepConfig,
     states: list[PointState | None],
     writer: _Writer,
-    ready: dict[tuple[int, ...], ProfileEnsemble],
+    ready: Prepared,
     memory: float,
     devices: Sequence[Any],
     progress: bool,
@@ -169,16 +151,16 @@ def _advance(
         for i, (point, state) in enumerate(zip(points, states, strict=True)):
             if state is not None and config.is_done(state.moments):
                 continue
-            ensemble = ready.pop(point.index, None) or config.prepare(point)
-            with _naming(point):
-                state = state or _first_state(config, ensemble, key, memory, devices)
+            ensemble = ready.ensembles.pop(point, None) or config.prepare(point)
+            with naming(point, "failed", " Finished chunks are safe."):
+                state = state or ready.states.get(point) or first_state(config, ensemble, memory, devices)
             meter.begin(i, state.n_steps)
             piece = _piece(config, point, state.n_steps, workers)
             while not config.is_done(state.moments):
                 end = state.moments.count + config.next_chunk(state.moments.count)
                 while (count := state.moments.count) < end:
                     onto = state.moments if count else None
-                    with _naming(point):
+                    with naming(point, "failed", " Finished chunks are safe."):
                         found = ensemble.run(
                             state.n_steps, key, min(piece, end - count), count, memory, devices,
                             joint=config.joint, onto=onto,
@@ -195,28 +177,7 @@ def _piece(config: SweepConfig, point: Point, n_steps: int, workers: int) -> int
     return round_of_all * -(-_PIECE // (BLOCK * evaluations(config, point, n_steps)))
 
 
-def _first_state(
-    config: SweepConfig, ensemble: ProfileEnsemble, key: Any, memory: float, devices: Sequence[Any]
-) -> PointState:
-    """A point before its first prompt: steps are chosen once for all of them, as the first process finds them."""
-    found = choose_steps(ensemble, key, STEP_PROMPTS, config.n_steps, 0, memory, devices)
-    n_steps, step_error = on_first(lambda: found)
-    nothing = np.zeros(0)
-    return PointState(Moments(0, nothing, nothing), n_steps, step_error)
-
-
 def _check_finite(moments: Moments) -> None:
     """Keep NaN out of the store, where it would stay."""
     if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.m2))):
         raise ValueError(f"its values over {moments.count} prompts are not finite")
-
-
-@contextlib.contextmanager
-def _naming(point: Point) -> Iterator[None]:
-    """Say at which point a computation failed."""
-    try:
-        yield
-    except (ValueError, RuntimeError, FloatingPointError) as error:
-        raise ValueError(
-            f"The point {point} failed: {one_line(error).rstrip('.')}. Finished chunks are safe."
-        ) from error

@@ -114,6 +114,24 @@ def test_a_kill_between_creation_and_the_first_commit_is_made_good(bucket):
     assert int(jk.open_sweep(STORE)["count"].sum()) == 32
 
 
+def test_objects_that_do_not_arrive_are_no_damage_to_repair(bucket):
+    """What a server that fails would look like; objects have checksums of their own."""
+    jk.run_sweep(TINY, STORE)
+    exact = jk.open_sweep(STORE)
+    listed = bucket.list_objects_v2(Bucket="bucket", Prefix="deep/s/manifests")["Contents"]
+    objects = {item["Key"]: bucket.get_object(Bucket="bucket", Key=item["Key"])["Body"].read() for item in listed}
+    for key in objects:
+        bucket.delete_object(Bucket="bucket", Key=key)
+    for attempt in (lambda: jk.run_sweep(TINY, STORE), lambda: jk.open_sweep(STORE)):
+        with pytest.raises(StoreError, match=r"The store s3://bucket/deep/s cannot be (opened|read): ") as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+    assert bucket.list_objects_v2(Bucket="bucket", Prefix="deep/s/manifests")["KeyCount"] == 0
+    for key, body in objects.items():
+        bucket.put_object(Bucket="bucket", Key=key, Body=body)
+    assert jk.open_sweep(STORE).identical(exact)
+
+
 @pytest.mark.parametrize("kind", ["half a repository", "something else"])
 def test_what_is_no_repository_is_refused_and_kept(bucket, kind: str):
     """A kill within icechunk's own creation leaves a first snapshot and no branch."""

@@ -240,6 +240,8 @@ def test_values_that_are_not_finite_never_enter_the_store(tmp_path: Path, monkey
             {"law": {"waves": [{"n": 1, "cos": [1.0]}]}, "estimator": ["naive", "adjoint"]},
             "`estimator` must not be .adjoint. for a density that falls to 0",
         ),
+        ({"time": [0.5, 5000.0]}, r"The point .* time = 5000\.0, .* cannot be computed: 128 constant steps do not"),
+        ({"n_tokens": [8, 2 * 10**9]}, r"The point .* n_tokens = 2000000000, .* one prompt takes .* GiB of memory"),
         ({"memory": float("nan")}, "`memory` must be positive and finite"),
         ({"memory": -1.0}, "`memory` must be positive and finite"),
     ],
