@@ -21,63 +21,36 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_planned_work_is_what_a_run_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Every velocity of a token that the solver asks for is counted in the run itself; depths differ in steps."""
+    """Every velocity of a token that the solver asks for is counted in the run itself."""
     counted = []
 
     def watched(model, theta):
         jax.debug.callback(lambda angles: counted.append(angles.size), theta)
         return model.velocity(theta)
 
+    jk.run_sweep(TINY, tmp_path / "s")
     monkeypatch.setattr(
         estimators, "solve", lambda model, start, times, options: solve(model, start, times, options, watched)
     )
     jax.clear_caches()
-    config = TINY.replace(time=[0.5, 2.0], n_tokens=[8, 12], n_prompts=64, chunk=64)
-    plan = jk.plan_sweep(config)
+    plan = jk.plan_extension(tmp_path / "s", n_prompts=160)
     jax.effects_barrier()
     counted.clear()
-    jk.run_sweep(config, tmp_path / "s")
+    jk.extend_sweep(tmp_path / "s", n_prompts=160)
     jax.effects_barrier()
-    assert plan.evaluations / 2 < sum(counted) < 2 * plan.evaluations
-    # Of points that have begun the steps are known, and the count is exact.
-    longer = jk.plan_extension(tmp_path / "s", n_prompts=128)
-    jax.effects_barrier()
-    counted.clear()
-    jk.extend_sweep(tmp_path / "s", n_prompts=128)
-    jax.effects_barrier()
-    assert sum(counted) == longer.evaluations
+    assert sum(counted) == plan.evaluations
     jax.clear_caches()
 
 
-@pytest.mark.slow
-def test_prompts_to_a_target_follow_the_variance_of_each_point(tmp_path: Path):
-    """Sixteen times the variance at four times the tokens: no one point speaks for the others."""
-    config = TINY.replace(
-        time=1.0, lam=[0.0, 1.0], n_tokens=[8, 16, 32], n_prompts=None, standard_error=0.3, max_prompts=2**15,
-        n_steps=4,
-    )  # fmt: skip
-    plan = jk.plan_sweep(config)
-    jk.run_sweep(config, tmp_path / "s")
-    taken = jk.open_sweep(tmp_path / "s")["count"].squeeze().sum("lam").to_numpy()
-    assert taken[-1] > 8 * taken[0]
-    assert abs(plan.n_prompts / taken.sum() - 1) < 0.3
-    assert plan.n_prompts < plan.most_prompts == 6 * 2**15
-
-
-def test_points_that_were_not_tried_vary_as_the_nearest(monkeypatch: pytest.MonkeyPatch):
-    """With as many pilots as corners, the points between are taken for one of these."""
-    monkeypatch.setattr("jaxkinetic.sweep.plan._PILOTS", 2)
-    config = TINY.replace(
-        time=1.0, n_tokens=[8, 9, 31, 32], n_prompts=None, standard_error=0.3, max_prompts=2**15, n_steps=4
-    )
-    few, seen = jk.plan_sweep(config), []
-    monkeypatch.setattr("jaxkinetic.sweep.plan._PILOTS", 32)
-    monkeypatch.setattr(
-        "jaxkinetic.sweep.plan._nearest", lambda known, point: seen.append(point) or known[point.index]
-    )
-    every = jk.plan_sweep(config)
-    assert len(seen) == 4
-    assert 0.7 < few.n_prompts / every.n_prompts < 1.4
+def test_prompts_to_a_target_follow_from_the_variance_so_far(tmp_path: Path):
+    store = tmp_path / "s"
+    jk.run_sweep(TINY.replace(n_tokens=[8, 16], time=1.0, n_prompts=512, chunk=512), store)
+    plan = jk.plan_extension(store, standard_error=0.15, max_prompts=2**15)
+    jk.extend_sweep(store, standard_error=0.15, max_prompts=2**15, chunk=32)
+    counts = jk.open_sweep(store)["count"].values.ravel()
+    assert counts[1] > 2 * counts[0]
+    assert abs(plan.n_prompts / (counts.sum() - 2 * 512) - 1) < 0.3
+    assert plan.n_prompts < plan.most_prompts == 2 * (2**15 - 512)
 
 
 @pytest.mark.slow
