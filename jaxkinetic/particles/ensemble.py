@@ -44,11 +44,12 @@ class Moments(Shown):
 
     @classmethod
     def of(cls, values: Float[np.ndarray, "prompt statistic"], joint: bool = False) -> "Moments":
-        """Moments of given values, in double precision."""
+        """Moments of given values, in double precision; what overflows is not finite."""
         values = np.asarray(values, np.float64)
-        mean = values.mean(axis=0)
-        rest = values - mean
-        return cls(len(values), mean, rest.T @ rest if joint else np.sum(rest**2, axis=0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = values.mean(axis=0)
+            rest = values - mean
+            return cls(len(values), mean, rest.T @ rest if joint else np.sum(rest**2, axis=0))
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both ensembles together (Chan, Golub and LeVeque 1979)."""
@@ -58,10 +59,11 @@ class Moments(Shown):
         if self.m2.shape != other.m2.shape:
             shapes = f"{self.m2.shape} and {other.m2.shape}"
             raise ValueError(f"Moments must be of the same statistics to merge, but m2 has shapes {shapes}.")
-        step = other.mean - self.mean
-        square = np.multiply.outer(step, step) if self.m2.ndim == 2 else step**2
-        mean = self.mean + step * (other.count / count)
-        return Moments(count, mean, self.m2 + other.m2 + square * (self.count * other.count / count))
+        with np.errstate(over="ignore", invalid="ignore"):
+            step = other.mean - self.mean
+            square = np.multiply.outer(step, step) if self.m2.ndim == 2 else step**2
+            mean = self.mean + step * (other.count / count)
+            return Moments(count, mean, self.m2 + other.m2 + square * (self.count * other.count / count))
 
     @property
     def standard_error(self) -> Float[np.ndarray, " statistic"]:

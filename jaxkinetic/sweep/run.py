@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxkinetic._types import check_positive
-from jaxkinetic.particles.ensemble import BLOCK, Moments, local_devices
+from jaxkinetic.particles.ensemble import BLOCK, local_devices
 from jaxkinetic.sweep.config import Point, SweepConfig
 from jaxkinetic.sweep.preparation import Prepared, first_state, naming, prepare_points
 from jaxkinetic.sweep.processes import on_first
@@ -165,7 +164,6 @@ def _advance(
                             state.n_steps, key, min(piece, end - count), count, memory, devices,
                             joint=config.joint, onto=onto,
                         )  # fmt: skip
-                        _check_finite(found)
                     state = dataclasses.replace(state, moments=found)
                     meter.update(i, found)
                 on_first(lambda point=point, state=state: writer.write(point, state))
@@ -175,9 +173,3 @@ def _piece(config: SweepConfig, point: Point, n_steps: int, workers: int) -> int
     """Prompts from one movement of the progress bar to the next, the same in every process; it changes no bit."""
     round_of_all = BLOCK * workers
     return round_of_all * -(-_PIECE // (BLOCK * evaluations(config, point, n_steps)))
-
-
-def _check_finite(moments: Moments) -> None:
-    """Keep NaN out of the store, where it would stay."""
-    if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.m2))):
-        raise ValueError(f"its values over {moments.count} prompts are not finite")

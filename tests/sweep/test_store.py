@@ -83,6 +83,29 @@ def test_commits_of_another_writer_are_seen_where_there_are_no_locks(tmp_path: P
     assert int(jk.open_sweep(store)["count"].max()) == 64
 
 
+def history(store: Path) -> list[str]:
+    """Messages of all commits, the first one first."""
+    repository = icechunk.Repository.open(icechunk.local_filesystem_storage(str(store)))
+    return [info.message for info in repository.ancestry(branch="main")][::-1]
+
+
+def test_one_commit_a_chunk_and_none_without_one(tmp_path: Path):
+    store = tmp_path / "s"
+    jk.run_sweep(TINY.replace(n_prompts=64), store)
+    points = [str(point) for point in TINY.points()]
+    made = ["Repository initialized", "new sweep", *(f"{n} prompts at {p}" for p in points for n in (32, 64))]
+    assert history(store) == made
+    jk.run_sweep(TINY.replace(n_prompts=64), store)
+    assert history(store) == made
+    jk.extend_sweep(store, n_prompts=128, chunk=96)
+    longer = [*made, "new goals", *(f"{n} prompts at {p}" for p in points for n in (96, 128))]
+    assert history(store) == longer
+    before = contents(store)
+    jk.extend_sweep(store, n_prompts=128)
+    jk.extend_sweep(store)
+    assert contents(store) == before
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -212,13 +235,17 @@ def test_a_disk_that_is_full_loses_no_finished_chunk_and_goes_on_with_room(small
     np.testing.assert_array_equal(jk.open_sweep(store)["values"], jk.open_sweep(exact)["values"])
 
 
-def test_values_that_are_not_finite_never_enter_the_store(tmp_path: Path, monkeypatch):
-    """The second point blows up at its second chunk; the error names it, and chunks before it stay."""
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_values_that_are_not_finite_never_enter_the_store(tmp_path: Path, monkeypatch, value: float):
+    """The second point blows up at a late chunk; the error names it, and chunks before it stay.
+
+    The square of 1e200 overflows, and with it the standard error.
+    """
 
     class Sick(Naive):
         def __call__(self, problem, key):
             late = (problem.time > 0.7) & (jax.random.uniform(key) > 0.995)
-            return jnp.where(late, jnp.nan, super().__call__(problem, key))
+            return jnp.where(late, value, super().__call__(problem, key))
 
     monkeypatch.setitem(ESTIMATORS, "naive", Sick())
     with pytest.raises(
