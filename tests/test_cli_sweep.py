@@ -85,7 +85,7 @@ def test_run_extend_status_and_plot(
     assert run(monkeypatch, "sweep", "extend", "--store", f"file://{store}", "--n-prompts", "160") == 0
     said = capsys.readouterr().out
     assert "points      2 of 2 done, 320 prompts in all" in said
-    assert "went on     1 times, last extended" in said
+    assert "continued   1 times, last extended" in said
     assert run(monkeypatch, "sweep", "run", str(config), "--store", store) == 2
     assert "n_prompts is 160 there, but 96 here. Nothing was changed" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Making a store: whole in one step in a folder, and made whole on the next run in an object store."""
+"""Creating a store: atomically in a folder; in an object store, the next run completes what a kill left."""
 
 import contextlib
 import os
@@ -22,9 +22,9 @@ _MARKER = "being-made-by-jaxkinetic"
 
 
 def create_store(location: Location, config: SweepConfig) -> None:
-    """Make a store in a folder beside it, which is then renamed, so that half a store is never found.
+    """Create a store under a temporary name and rename it, so that no half-made store is ever found.
 
-    An object store cannot rename: there a kill leaves an empty repository, which `first_commit` completes.
+    An object store cannot rename. There a kill leaves an empty repository, which `first_commit` completes.
     """
     with told(location, "made"):
         icechunk = need("icechunk")
@@ -35,8 +35,8 @@ def create_store(location: Location, config: SweepConfig) -> None:
                 if "clean prefix" not in str(error):
                     raise
                 raise StoreError(
-                    f"The store {location} cannot be made: something that is no sweep lies there, or what is left "
-                    "of one that was killed while it was made. Nothing was changed; choose another prefix, or "
+                    f"The store {location} cannot be made: something else lies there, or the remains of a sweep "
+                    "that was killed while it made its store. Nothing was changed; choose another prefix, or "
                     "remove what lies there yourself."
                 ) from error
             first_commit(repository, config)
@@ -44,7 +44,7 @@ def create_store(location: Location, config: SweepConfig) -> None:
         with _workshop(location.folder) as inside:
             repository = icechunk.Repository.create(open_storage(Location("file", "", str(inside))))
             first_commit(repository, config)
-            # Fails on anything but an empty folder.
+            # Fails unless there is nothing or an empty folder.
             inside.rename(os.path.realpath(location.folder))
 
 
@@ -54,7 +54,7 @@ def is_empty(repository: Any) -> bool:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what runs that were killed while they made this store have left beside it, and nothing else."""
+    """Remove the temporary folders of runs that were killed while they made this store, and nothing else."""
     real = Path(os.path.realpath(folder))
     for entry in os.scandir(real.parent):
         if (
@@ -67,7 +67,7 @@ def clear_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _workshop(folder: Path) -> Iterator[Path]:
-    """Path within a new folder of ours beside a store's, to make the store in."""
+    """Path inside a new temporary folder beside a store's, in which to make the store."""
     real = Path(os.path.realpath(folder))
     made = Path(tempfile.mkdtemp(_SUFFIX, f".{real.name}.", real.parent))
     try:
@@ -78,7 +78,7 @@ def _workshop(folder: Path) -> Iterator[Path]:
 
 
 def _remove(made: Path) -> None:
-    """Remove a workshop; what is not ours stays, and so does the folder that holds it."""
+    """Remove a temporary folder; if it holds files of others, these and the folder stay."""
     if (made / _MARKER).is_file():
         shutil.rmtree(made / "store", ignore_errors=True)
         (made / _MARKER).unlink()

@@ -23,18 +23,18 @@ from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps
 
 @dataclasses.dataclass(frozen=True)
 class SweepPlan:
-    """The work that a sweep has left.
+    """The remaining work of a sweep.
 
     Attributes:
         n_points: points of the grid.
         n_left: points that are not done.
-        n_prompts: prompts left; with a target error as many as the variance so far asks for, at points that have
-            not begun the variance of the pilot.
+        n_prompts: remaining prompts. With a target error they are estimated from the variance so far, or from that
+            of the pilot at points that have not begun.
         most_prompts: the most that the target may take.
-        evaluations: velocities of single tokens left: prompts times tokens times evaluations of (1.1).
+        evaluations: remaining evaluations of a token's velocity: prompts times tokens times evaluations of (1.1).
         memory: bytes on each device.
         n_steps: constant steps to depth t that the pilot chose.
-        seconds: time left at the pilot's rate, compilation apart.
+        seconds: remaining time at the pilot's rate, without compilation.
     """
 
     n_points: int
@@ -68,13 +68,13 @@ def plan_sweep(
     memory: float = 2.0**30,
     devices: Sequence[Any] | None = None,
 ) -> SweepPlan:
-    """Say what a sweep will take, less what its store already has; nothing is written.
+    """Estimate work, memory and time of a sweep, less what its store already has; nothing is written.
 
-    One point of middle size is compiled and timed on one block of prompts.
+    One point of median cost is compiled and timed on one block of prompts.
 
     Args:
         config: what to compute.
-        store: a store, or where one will be; none if None.
+        store: the store, or where it will be; None for a sweep that has not begun.
         memory: memory budget in bytes on each device.
         devices: local devices to share prompts among; all if None.
 
@@ -98,7 +98,7 @@ def plan_extension(
     memory: float = 2.0**30,
     devices: Sequence[Any] | None = None,
 ) -> SweepPlan:
-    """Say what `extend_sweep` will take with these goals; nothing is written.
+    """Estimate work, memory and time of `extend_sweep` with these goals; nothing is written.
 
     Raises:
         ValueError: as `extend_sweep`, and if there is no store.
@@ -143,7 +143,7 @@ def _plan(
 
 
 class _Pilot(NamedTuple):
-    """One block of prompts at a point of middle size: steps, moments, and evaluations per second on one device."""
+    """One block of prompts at a point of median cost: steps, moments, and evaluations per second on one device."""
 
     point: Point
     n_steps: int

@@ -1,4 +1,4 @@
-"""The work of a sweep, done and to be done, on a terminal."""
+"""A progress bar for a sweep."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps
 
 
 class Meter:
-    """A bar that moves by what prompts cost, token-drift evaluations, so that the time left holds on mixed grids.
+    """A bar that counts token-drift evaluations, so that the time left is right where points differ in cost.
 
-    What points that have not begun will cost is guessed from those that have.
+    The cost of points that have not begun is extrapolated from those that have.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class Meter:
         self._bar.close()
 
     def begin(self, i: int, n_steps: int) -> None:
-        """Point i is the next; it takes so many steps."""
+        """Begin point i, which takes ``n_steps`` steps."""
         self._n_steps[i] = n_steps
         self._each = self._costs()
         self._bar.set_description(f"point {i + 1}/{len(self._points)}", refresh=False)
 
     def update(self, i: int, moments: Moments) -> None:
-        """So far has point i come."""
+        """Record the current moments of point i."""
         before = 0 if (known := self._moments[i]) is None else known.count
         self._moments[i] = moments
         if not self._bar.disable:
@@ -52,19 +52,19 @@ class Meter:
 
     @property
     def done(self) -> int:
-        """Evaluations that the prompts so far have cost."""
+        """Evaluations of the prompts so far."""
         return sum(m.count * each for m, each in zip(self._moments, self._each, strict=True) if m is not None)
 
     @property
     def total(self) -> int:
-        """Evaluations that all prompts will have cost."""
+        """Evaluations of all prompts, as far as known."""
         begun = [expected_prompts(self._config, m) for m in self._moments if m is not None]
         guess = round(sum(begun) / len(begun)) if begun else expected_prompts(self._config, None)
         counts = [guess if m is None else expected_prompts(self._config, m) for m in self._moments]
         return sum(count * each for count, each in zip(counts, self._each, strict=True))
 
     def _costs(self) -> list[int]:
-        """Cost of one prompt of each point."""
+        """Evaluations for one prompt of each point."""
         known = [(p.time, n) for p, n in zip(self._points, self._n_steps, strict=True) if n]
         return [
             evaluations(self._config, p, n or expected_steps(self._config, p, known))

@@ -1,4 +1,4 @@
-"""Running a sweep: point after point, chunk after chunk, each one commit."""
+"""Running a sweep, point by point and chunk by chunk; every chunk is one commit."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from jaxkinetic.sweep.results import PointState
 from jaxkinetic.sweep.store import SweepStore, holds_sweep, open_writer
 from jaxkinetic.sweep.work import evaluations
 
-# Token-drift evaluations on each device between movements of the bar: tenths of a second on a processor core.
+# Token-drift evaluations per device between updates of the progress bar: tenths of a second on a processor core.
 _PIECE = 10**7
 
 
@@ -30,23 +30,27 @@ def run_sweep(
     devices: Sequence[Any] | None = None,
     progress: bool = False,
 ) -> None:
-    """Compute what a store lacks of a sweep; open the result with `open_sweep`.
+    """Compute a sweep, or what its store lacks; open the result with `open_sweep`.
 
-    Interrupted at any instant it is called again in the same way, and ends with the same bits. With several
-    processes (`jax.distributed`) all call it, and the first writes.
+    After an interruption at any instant, the same call continues and ends with the same bits. Damaged results are
+    restored from the store's history or computed anew. With several processes (`jax.distributed`) all call it, and
+    the first one writes.
 
     Args:
         config: what to compute.
         store: a folder, made if missing, or a URL such as s3://bucket/prefix.
         memory: memory budget in bytes on each device.
         devices: local devices to share prompts among; all if None.
-        progress: whether to show the work done, its rate and the time left, on a terminal.
+        progress: whether to show progress, rate and time left on a terminal.
 
     Raises:
-        ValueError: if a point cannot be computed, which is found before a store is made as far as it can be; if
-            the store holds another configuration, or no devices are given.
-        StoreError: if the store cannot be read or written, or if another process writes to it; no finished chunk
-            is lost.
+        ValueError: if a point cannot be computed (found as far as possible before a store is made), if the store
+            holds another configuration, or if no devices are given.
+        StoreError: if the store cannot be read or written, or if another process writes to it; finished chunks
+            are safe.
+
+    Warns:
+        UserWarning: if a damaged store was repaired, or if versions or device have changed.
     """
     here = local_devices(devices)
     check_positive("memory", memory)
@@ -68,23 +72,23 @@ def extend_sweep(
     devices: Sequence[Any] | None = None,
     progress: bool = False,
 ) -> None:
-    """Add prompts to a sweep, or lower the error that it must reach; without either go on with it.
+    """Add prompts to a sweep or lower its target error; without either, continue it.
 
-    The result is that of one longer run, to the last bit, wherever a number of prompts was asked for.
+    For goals in numbers of prompts, the result has the bits of one longer run.
 
     Args:
         store: the sweep's store.
         n_prompts: prompts at each point, no fewer than before.
         standard_error: target error, no larger than before.
         max_prompts: most prompts to spend on the target, no fewer than before.
-        chunk: prompts from one commit to the next; as before if None.
+        chunk: prompts per commit; as before if None.
         memory: memory budget in bytes on each device.
         devices: local devices to share prompts among; all if None.
-        progress: whether to show the work done, its rate and the time left, on a terminal.
+        progress: whether to show progress, rate and time left on a terminal.
 
     Raises:
-        ValueError: on goals that are below those of the store, which is then left as it was.
-        StoreError: as `run_sweep`.
+        ValueError: on goals below those of the store, which is then left as it was.
+        StoreError: as `run_sweep`; with goals, also if the store is damaged.
     """
     here = local_devices(devices)
     check_positive("memory", memory)
@@ -97,7 +101,11 @@ def extend_sweep(
 
 
 def extended(config: SweepConfig, goals: dict[str, Any]) -> SweepConfig:
-    """A configuration with further goals; nearer ones are refused."""
+    """A configuration with other goals.
+
+    Raises:
+        ValueError: if a goal is below that of the configuration.
+    """
     wanted = config.replace(**goals)
     for name in ("n_prompts", "max_prompts", "standard_error"):
         old, new = getattr(config, name), getattr(wanted, name)
@@ -111,7 +119,7 @@ def extended(config: SweepConfig, goals: dict[str, Any]) -> SweepConfig:
 
 @dataclasses.dataclass
 class _Writer:
-    """The store, held open by the first process alone until the stack unwinds."""
+    """The store, open on the first process only, until the stack unwinds."""
 
     stack: contextlib.ExitStack
     location: str | Path
@@ -120,7 +128,7 @@ class _Writer:
     def begin(
         self, config: SweepConfig | None, goals: dict[str, Any]
     ) -> tuple[dict[str, Any], list[PointState | None]]:
-        """What to compute and what is known of each point; goals are set once all of that could be read."""
+        """Open the store and set its goals; return the configuration and the state of each point."""
         self.store = self.stack.enter_context(open_writer(self.location, config, repair=not goals))
         wanted = extended(self.store.config, goals) if config is None else config
         states = list(self.store.states.values())
@@ -170,6 +178,6 @@ def _advance(
 
 
 def _piece(config: SweepConfig, point: Point, n_steps: int, workers: int) -> int:
-    """Prompts from one movement of the progress bar to the next, the same in every process; it changes no bit."""
+    """Prompts between updates of the progress bar, the same in every process; they change no bit of the result."""
     round_of_all = BLOCK * workers
     return round_of_all * -(-_PIECE // (BLOCK * evaluations(config, point, n_steps)))

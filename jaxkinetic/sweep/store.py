@@ -31,8 +31,8 @@ class SweepStore:
     Attributes:
         location: where it is.
         config: its configuration.
-        states: what is known of each point when it is opened; None before a point's first prompt.
         attrs: its manifest.
+        states: state of each point when the store was opened; None before a point's first prompt.
     """
 
     def __init__(self, location: Location, repository: Any, event: str | None):
@@ -43,11 +43,11 @@ class SweepStore:
         self.config, self.attrs, self.states = contents.config, contents.attrs, contents.states
         self._digests = contents.digests
         self._numbers = {point: str(number) for number, point in enumerate(self.config.points())}
-        # Recorded with the first commit: who writes from then on.
+        # The first commit also records this run.
         self._event = event
 
     def write(self, point: Point, state: PointState) -> None:
-        """Commit the state of a point: all of it, or nothing."""
+        """Commit the state of a point, atomically."""
         rows = to_rows(state, self.config)
         self._digests[self._numbers[point]] = digest_of_rows(rows, point)
 
@@ -58,7 +58,7 @@ class SweepStore:
         self._commit(change, f"{state.moments.count} prompts at {point}")
 
     def set_goals(self, config: SweepConfig) -> None:
-        """Commit new numbers of prompts and errors to reach."""
+        """Commit new goals."""
         self._event = "extended"
         self.attrs = self.attrs | {"configuration": configuration(config)}
         self.config = config
@@ -79,15 +79,15 @@ class SweepStore:
 
 @contextlib.contextmanager
 def open_writer(store: str | Path, config: SweepConfig | None = None, repair: bool = True) -> Iterator[SweepStore]:
-    """Open a store to write to it, as its only writer.
+    """Open a store as its only writer.
 
     Args:
         store: a folder or a URL.
-        config: what the store must hold; made if missing. If None whatever it holds.
-        repair: whether a damaged store is repaired.
+        config: the configuration of the store, which is made if missing; None for an existing store.
+        repair: whether to repair a damaged store.
 
     Raises:
-        ValueError: if it holds another configuration, or if there is none and none is given.
+        ValueError: if it holds another configuration, or if there is no store and ``config`` is None.
         StoreError: if it cannot be read or made, or if another process writes to it.
     """
     location = parse_location(store)
@@ -127,7 +127,7 @@ def open_writer(store: str | Path, config: SweepConfig | None = None, repair: bo
 
 
 def holds_sweep(store: str | Path) -> bool:
-    """Whether there is a store, damaged or not, with something in it."""
+    """Whether there is a store that is not empty; it may be damaged."""
     location = parse_location(store)
     _need_all()
     with told(location, "read"):
@@ -135,7 +135,11 @@ def holds_sweep(store: str | Path) -> bool:
 
 
 def read_store(store: str | Path) -> Contents | None:
-    """What a store holds, intact and unlocked; None where there is none."""
+    """The contents of a store, without its lock; None if there is no store.
+
+    Raises:
+        StoreError: as `open_sweep`.
+    """
     if not holds_sweep(store):
         return None
     location = parse_location(store)
@@ -144,7 +148,7 @@ def read_store(store: str | Path) -> Contents | None:
 
 
 def open_sweep(store: str | Path) -> "xarray.Dataset":
-    """Open a sweep's store, finished or not, also while it is being written.
+    """Read the results of a sweep, finished or not, even while it runs.
 
     Args:
         store: a folder, or a URL such as s3://bucket/prefix.
@@ -157,7 +161,7 @@ def open_sweep(store: str | Path) -> "xarray.Dataset":
 
     Raises:
         ValueError: if there is no store.
-        StoreError: if it cannot be read, or if its results are not the bits that were committed.
+        StoreError: if it cannot be read, or if it is damaged: all bits are checked against digests.
     """
     location = parse_location(store)
     _need_all()
@@ -181,7 +185,11 @@ def open_sweep(store: str | Path) -> "xarray.Dataset":
 
 
 def exists(location: Location) -> bool:
-    """Whether there is a store; a folder that holds something else is refused."""
+    """Whether there is a store.
+
+    Raises:
+        ValueError: if a file or a folder with other contents is in its place.
+    """
     if location.folder is None:
         with told(location, "reached"):
             return need("icechunk").Repository.exists(open_storage(location))

@@ -1,4 +1,4 @@
-"""How much a point costs: prompts that it will take, and velocities of tokens that each of these needs."""
+"""The cost of a point: the number of prompts, and token-drift evaluations per prompt."""
 
 import math
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ _FEWEST_STEPS = 4
 
 
 def evaluations(config: SweepConfig, point: Point, n_steps: int) -> int:
-    """Velocities of tokens for one prompt: Tsit5 asks for six a step, and one before."""
+    """Evaluations of a token's drift for one prompt: Tsit5 takes six per step, and one at the start."""
     return point.n_tokens * (6 * n_steps + 1) * runs(config, point)
 
 
 def runs(config: SweepConfig, point: Point) -> int:
-    """Solves of one prompt, in units of one without gradient."""
+    """Cost of an estimator in solves of one prompt without gradient."""
     n_sources = config.positions(point.n_tokens).size
     return config.chosen_estimator(point.law, point.estimator).work(n_sources)
 
 
 def expected_prompts(config: SweepConfig, moments: Moments | None) -> int:
-    """Prompts that a point will take in all, as far as its variance tells."""
+    """Total number of prompts at a point, estimated from its moments so far."""
     fewest = config.n_prompts or 0
     if moments is None or config.standard_error is None:
         return fewest if moments is None else max(fewest, moments.count)
@@ -35,9 +35,9 @@ def expected_prompts(config: SweepConfig, moments: Moments | None) -> int:
 
 
 def expected_steps(config: SweepConfig, point: Point, known: Sequence[tuple[float, int]]) -> int:
-    """Steps that a point will take, from depths and steps of others: as long as at the nearest depth.
+    """Steps that a point will take if they are as long as those of the known point of nearest depth.
 
-    Numbers of steps are doubled from the fewest, so that steps are as long within a factor of two.
+    Like `choose_steps` it doubles the fewest steps.
     """
     if config.n_steps is not None or not known:
         return config.n_steps or _FEWEST_STEPS

@@ -137,7 +137,7 @@ def test_what_is_no_repository_is_refused_and_kept(bucket, kind: str):
     """A kill within icechunk's own creation leaves a first snapshot and no branch."""
     key = "snapshots/1CECHNKREP0F1RSTCMT0" if kind == "half a repository" else "thesis.tex"
     bucket.put_object(Bucket="bucket", Key=f"deep/s/{key}", Body=b"mine")
-    with pytest.raises(StoreError, match="something that is no sweep lies there, or what is left of one"):
+    with pytest.raises(StoreError, match="something else lies there, or the remains of a sweep"):
         jk.run_sweep(TINY, STORE)
     assert bucket.get_object(Bucket="bucket", Key=f"deep/s/{key}")["Body"].read() == b"mine"
 
