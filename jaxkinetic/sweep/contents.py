@@ -36,11 +36,10 @@ class Contents:
     @functools.cached_property
     def states(self) -> dict[Point, PointState | None]:
         """The state of each intact point; None before its first prompt."""
-        states = {}
-        blank = to_rows(None, self.config)
+        states, blank = {}, digest_of_rows(to_rows(None, self.config))
         for number, point in enumerate(self.config.points()):
             rows = {name: values[point.index] for name, values in self.arrays.items()}
-            if digest_of_rows(rows, point) == self.digests.get(str(number), digest_of_rows(blank, point)):
+            if digest_of_rows(rows) == self.digests.get(str(number), blank):
                 states[point] = to_state(rows, point, self.config)
         return states
 

@@ -62,7 +62,7 @@ def _commit(repository: Any, last: Contents, states: dict[Point, PointState | No
         for name, values in last.arrays.items():
             values[point.index] = rows[name]
         if rows["count"]:
-            digests[str(number)] = digest_of_rows(rows, point)
+            digests[str(number)] = digest_of_rows(rows)
     for name, values in last.arrays.items():
         group[name][...] = values
     group.attrs.update(sealed(with_session(last.attrs, "repaired"), digests))
@@ -75,7 +75,7 @@ def _what_was_done(last: Contents, states: dict[Point, PointState | None], is_la
     for number, point in enumerate(last.config.points()):
         if point in last.damaged:
             rows = to_rows(states.get(point), last.config)
-            same = digest_of_rows(rows, point) == last.digests.get(str(number))
+            same = digest_of_rows(rows) == last.digests.get(str(number))
             (restored if same else lost).append(point)
     said = [] if is_last else ["It goes on from its newest commit that can be read."]
     if restored:

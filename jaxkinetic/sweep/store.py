@@ -49,7 +49,7 @@ class SweepStore:
     def write(self, point: Point, state: PointState) -> None:
         """Commit the state of a point, atomically."""
         rows = to_rows(state, self.config)
-        self._digests[self._numbers[point]] = digest_of_rows(rows, point)
+        self._digests[self._numbers[point]] = digest_of_rows(rows)
 
         def change(group: Any) -> None:
             for name, values in rows.items():

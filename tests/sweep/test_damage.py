@@ -3,15 +3,19 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import icechunk
 import numpy as np
 import pytest
+import zarr
 
 import jaxkinetic as jk
 from jaxkinetic.sweep import repair
 from jaxkinetic.sweep.contents import DamageError
 from jaxkinetic.sweep.location import StoreError
 from jaxkinetic.sweep.manifest import sessions
+from jaxkinetic.sweep.store import open_writer
 from tests.sweep.sweeps import TINY
 
 # The results of a point are too many for a manifest: they have files of their own.
@@ -36,6 +40,13 @@ def contents(store: Path) -> dict[str, bytes]:
 
 def by_age(store: Path, folder: str) -> list[Path]:
     return sorted((store / folder).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+
+def history(store: Path, until: str | None = None) -> list[str]:
+    """Messages of the commits, the first one first, up to a message."""
+    repository = icechunk.Repository.open(icechunk.local_filesystem_storage(str(store)))
+    messages = [info.message for info in repository.ancestry(branch="main")][::-1]
+    return messages if until is None else messages[: messages.index(until)]
 
 
 def flip(path: Path, bit: int) -> None:
@@ -125,20 +136,24 @@ def reference(store: Path) -> None:
 
 
 FIRST, LAST = (rf"beta = 1\.0, .*time = {time}, n_tokens = 100" for time in (r"0\.5", r"1\.0"))
-DAMAGES = [
-    (first_chunk, f"results at {FIRST}", f"Computed anew since their last intact commit: the results at {FIRST}"),
-    (last_chunk, f"results at {LAST}", f"Computed anew since their last intact commit: the results at {LAST}"),
-    (swapped_chunks, f"results at {FIRST}.* and 1 more points", f"Computed anew .* {FIRST}.* and 1 more points"),
-    (last_manifests, f"results at {FIRST}", f"Restored from earlier commits: .*{FIRST}.* Computed anew .*{LAST}"),
-    (all_manifests, f"results at {FIRST}", f"Computed anew since their last intact commit: .*{FIRST}"),
-    (last_snapshot, "its last commit is damaged", "It goes on from its newest commit that can be read"),
-    (reference, "its last commit is damaged", "It goes on from its newest commit that can be read"),
+ANEW = "Computed anew since their last intact commit: the results at"
+NEWEST = "It goes on from its newest commit that can be read"
+DAMAGES = [  # what is done, how it is refused, what the repair says, and how many chunks are computed anew
+    (first_chunk, f"results at {FIRST}", f"{ANEW} {FIRST}", 1),
+    (last_chunk, f"results at {LAST}", f"{ANEW} {LAST}", 1),
+    (swapped_chunks, f"results at {FIRST}.* and 1 more points", f"{ANEW} {FIRST}.* and 1 more points", 2),
+    (last_manifests, f"results at {FIRST}", f"Restored from earlier commits: .*{FIRST}.* {ANEW} {LAST}", 1),
+    (all_manifests, f"results at {FIRST}", f"{ANEW} {FIRST}.* and 1 more points", 6),
+    (last_snapshot, "its last commit is damaged", NEWEST, 1),
+    (reference, "its last commit is damaged", NEWEST, 0),
 ]
 
 
-@pytest.mark.parametrize(("damage", "refused", "repaired"), DAMAGES, ids=[case[0].__name__ for case in DAMAGES])
+@pytest.mark.parametrize(
+    ("damage", "refused", "repaired", "n_chunks"), DAMAGES, ids=[case[0].__name__ for case in DAMAGES]
+)
 def test_a_damaged_store_is_refused_by_name_and_repaired_by_a_run(
-    store: Path, whole: Path, damage: Callable[[Path], None], refused: str, repaired: str
+    store: Path, whole: Path, damage: Callable[[Path], None], refused: str, repaired: str, n_chunks: int
 ):
     damage(store)
     broken = contents(store)
@@ -160,10 +175,38 @@ def test_a_damaged_store_is_refused_by_name_and_repaired_by_a_run(
     found = jk.open_sweep(store)
     assert_same(found, jk.open_sweep(whole))
     assert "repaired" in [run["event"] for run in sessions(found.attrs)]
+    assert len(history(store)) == len(history(store, "repaired")) + 1 + n_chunks
     mended = contents(store)
     assert [name for name in broken if mended[name] != broken[name]] == ["refs/branch.main/ref.json"]
     jk.run_sweep(CONFIG, store)
     assert contents(store) == mended
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda group: group.attrs.update({"seed": 1}), "its manifest is damaged"),
+        (
+            lambda group: group["count"].__setitem__(..., 96),
+            r"results at beta = 1\.0, .*time = 0\.5.* and 1 more poi",
+        ),
+    ],
+    ids=["attributes", "results without a digest"],
+)
+def test_what_no_sweep_has_committed_is_damage(tmp_path: Path, change: Callable[[Any], None], message: str):
+    store = tmp_path / "s"
+    with open_writer(store, TINY):
+        pass
+    exact = jk.open_sweep(store)
+    session = icechunk.Repository.open(icechunk.local_filesystem_storage(str(store))).writable_session("main")
+    change(zarr.open_group(session.store, mode="r+"))
+    session.commit("damage")
+    with pytest.raises(DamageError, match=message):
+        jk.open_sweep(store)
+    with pytest.warns(UserWarning, match="was damaged"), open_writer(store, TINY):
+        pass
+    assert_same(jk.open_sweep(store), exact)
+    assert jk.open_sweep(store).attrs["seed"] == 0
 
 
 def test_extending_without_goals_repairs_too(store: Path, whole: Path):
