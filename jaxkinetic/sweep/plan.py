@@ -13,12 +13,12 @@ from jaxkinetic.particles.ensemble import BLOCK, Moments, batch_size, local_devi
 from jaxkinetic.retrieval.steps import choose_steps
 from jaxkinetic.sweep.config import Point, SweepConfig
 from jaxkinetic.sweep.contents import check_same
+from jaxkinetic.sweep.cost import evaluations, expected_prompts, relative_cost
 from jaxkinetic.sweep.location import parse_location
 from jaxkinetic.sweep.preparation import STEP_PROMPTS
 from jaxkinetic.sweep.results import PointState
 from jaxkinetic.sweep.run import extended
 from jaxkinetic.sweep.store import read_store
-from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,15 +125,14 @@ def _plan(
     if not left:
         return SweepPlan(len(points), 0)
     pilot = _measure(config, [point for point, _ in left], memory, devices)
-    known = [(point.time, state.n_steps) for point, state in left if state] or [(pilot.point.time, pilot.n_steps)]
     n_prompts = most_prompts = work = 0
     for point, state in left:
         done = 0 if state is None else state.moments.count
-        n_steps = expected_steps(config, point, known) if state is None else state.n_steps
+        as_long = max(round(pilot.n_steps * point.time / pilot.point.time), 1)
         expected = expected_prompts(config, pilot.moments if state is None else state.moments)
         n_prompts += expected - done
         most_prompts += (config.max_prompts or config.n_prompts or 0) - done
-        work += (expected - done) * evaluations(config, point, n_steps)
+        work += (expected - done) * evaluations(config, point, as_long if state is None else state.n_steps)
     largest = max(config.bytes_per_prompt(point) for point, _ in left)
     seconds = work / (pilot.rate * len(devices) * jax.process_count())
     return SweepPlan(
@@ -152,7 +151,7 @@ class _Pilot(NamedTuple):
 
 
 def _measure(config: SweepConfig, points: list[Point], memory: float, devices: Sequence[Any]) -> _Pilot:
-    point = sorted(points, key=lambda point: evaluations(config, point, 1))[len(points) // 2]
+    point = sorted(points, key=lambda point: relative_cost(config, point))[len(points) // 2]
     key, ensemble = jax.random.key(config.seed), config.prepare(point)
     n_steps, _ = choose_steps(ensemble, key, STEP_PROMPTS, config.n_steps, 0, memory, devices)
     start = time.perf_counter()

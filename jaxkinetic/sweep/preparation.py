@@ -15,9 +15,9 @@ from jaxkinetic.particles.ensemble import Moments
 from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble
 from jaxkinetic.retrieval.steps import choose_steps
 from jaxkinetic.sweep.config import Point, SweepConfig, one_line
+from jaxkinetic.sweep.cost import evaluations
 from jaxkinetic.sweep.processes import on_first
 from jaxkinetic.sweep.results import PointState
-from jaxkinetic.sweep.work import evaluations
 
 # Prompts whose standard error the error of the steps must not spoil.
 STEP_PROMPTS = 2**16

@@ -11,12 +11,12 @@ import jax
 from jaxkinetic._types import check_positive
 from jaxkinetic.particles.ensemble import BLOCK, local_devices
 from jaxkinetic.sweep.config import Point, SweepConfig
+from jaxkinetic.sweep.cost import evaluations
 from jaxkinetic.sweep.preparation import Prepared, first_state, naming, prepare_points
 from jaxkinetic.sweep.processes import on_first
 from jaxkinetic.sweep.progress import Meter
 from jaxkinetic.sweep.results import PointState
 from jaxkinetic.sweep.store import SweepStore, holds_sweep, open_writer
-from jaxkinetic.sweep.work import evaluations
 
 # Token-drift evaluations per device between updates of the progress bar: tenths of a second on a processor core.
 _PIECE = 10**7
@@ -41,7 +41,7 @@ def run_sweep(
         store: a folder, made if missing, or a URL such as s3://bucket/prefix.
         memory: memory budget in bytes on each device.
         devices: local devices to share prompts among; all if None.
-        progress: whether to show progress, rate and time left on a terminal.
+        progress: whether to show progress and time left on a terminal.
 
     Raises:
         ValueError: if a point cannot be computed (found as far as possible before a store is made), if the store
@@ -84,7 +84,7 @@ def extend_sweep(
         chunk: prompts per commit; as before if None.
         memory: memory budget in bytes on each device.
         devices: local devices to share prompts among; all if None.
-        progress: whether to show progress, rate and time left on a terminal.
+        progress: whether to show progress and time left on a terminal.
 
     Raises:
         ValueError: on goals below those of the store, which is then left as it was.
@@ -152,16 +152,14 @@ def _advance(
 ) -> None:
     key, points = jax.random.key(config.seed), list(config.points())
     moments = [None if state is None else state.moments for state in states]
-    n_steps = [None if state is None else state.n_steps for state in states]
     workers = len(devices) * jax.process_count()
-    with Meter(config, points, moments, n_steps, progress) as meter:
+    with Meter(config, moments, progress) as meter:
         for i, (point, state) in enumerate(zip(points, states, strict=True)):
             if state is not None and config.is_done(state.moments):
                 continue
             ensemble = ready.ensembles.pop(point, None) or config.prepare(point)
             with naming(point, "failed", " Finished chunks are safe."):
                 state = state or ready.states.get(point) or first_state(config, ensemble, memory, devices)
-            meter.begin(i, state.n_steps)
             piece = _piece(config, point, state.n_steps, workers)
             while not config.is_done(state.moments):
                 end = state.moments.count + config.next_chunk(state.moments.count)

@@ -13,8 +13,8 @@ import jaxkinetic as jk
 from jaxkinetic.particles.ensemble import Moments
 from jaxkinetic.particles.simulate import solve
 from jaxkinetic.retrieval import estimators
+from jaxkinetic.sweep.cost import expected_prompts, relative_cost
 from jaxkinetic.sweep.progress import Meter
-from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps
 from tests.sweep.sweeps import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -82,31 +82,20 @@ def test_extensions_are_planned_without_touching_the_store(tmp_path: Path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_steps_of_a_point_are_guessed_from_the_nearest_depth():
-    points = list(TINY.replace(time=[0.25, 1.0, 8.0]).points())
-    assert [expected_steps(TINY, point, []) for point in points] == [4, 4, 4]
-    assert [expected_steps(TINY, point, [(1.0, 8)]) for point in points] == [4, 8, 64]
-    assert [expected_steps(TINY, point, [(1.0, 8), (8.0, 32)]) for point in points] == [4, 8, 32]
-    assert expected_steps(TINY.replace(n_steps=5), points[0], [(1.0, 8)]) == 5
-
-
 def test_the_bar_moves_by_cost_and_guesses_from_what_has_run():
-    """Re-drawing is three times as dear here; a bar by prompts would be half way after the naive point."""
-    config = TINY.replace(time=1.0, estimator=["naive", "glauber"], n_prompts=64, n_steps=4)
-    points = list(config.points())
-    cheap, dear = (evaluations(config, point, 4) for point in points)
-    assert dear == 3 * cheap
-    meter = Meter(config, points, [None, None], [None, None], False)
-    assert (meter.done, meter.total) == (0, 64 * (cheap + dear))
-    meter.begin(0, 4)
-    meter.update(0, Moments(32, np.zeros(2), np.ones(2)))
-    assert meter.done == 32 * cheap
-    meter.update(0, Moments(64, np.zeros(2), np.ones(2)))
-    assert meter.done == meter.total / 4
-    # Towards a target, the first point's variance tells what the second will take.
+    """Re-drawing is three times as dear, and twice the depth as well; a bar by prompts would be at a quarter."""
+    config = TINY.replace(time=[1.0, 2.0], estimator=["naive", "glauber"], n_prompts=64)
+    cheap = relative_cost(config, next(config.points()))
+    meter = Meter(config, [None] * 4, False)
+    assert (meter.done, meter.total) == (0, 64 * (1 + 3 + 2 + 6) * cheap)
+    for count in (32, 64):
+        meter.update(0, Moments(count, np.zeros(2), np.ones(2)))
+        assert meter.done == count * cheap
+    assert meter.done == meter.total / 12
+    # Towards a target, the first point's variance tells what the others will take.
     target = config.replace(standard_error=0.01, max_prompts=2**16)
     wide = Moments(64, np.zeros(2), np.full(2, 63.0 * 4))
-    meter = Meter(target, points, [wide, None], [4, None], False)
+    meter = Meter(target, [wide, None, None, None], False)
     expected = expected_prompts(target, wide)
-    assert meter.total == expected * (cheap + dear)
+    assert meter.total == expected * 12 * cheap
     assert 3e4 < expected < 2**16

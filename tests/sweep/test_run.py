@@ -9,7 +9,7 @@ import pytest
 import jaxkinetic as jk
 from jaxkinetic.particles.ensemble import Moments
 from jaxkinetic.retrieval.estimators import ESTIMATORS, Naive
-from jaxkinetic.sweep.work import evaluations, expected_prompts
+from jaxkinetic.sweep.cost import evaluations, expected_prompts
 from tests.sweep.sweeps import TINY
 
 
@@ -113,7 +113,8 @@ def test_plan_counts_what_is_left_and_writes_nothing(tmp_path: Path):
     plan = jk.plan_sweep(TINY, store)
     assert list(tmp_path.iterdir()) == []
     assert (plan.n_points, plan.n_left, plan.n_prompts, plan.most_prompts, plan.n_steps) == (2, 2, 192, 192, 4)
-    assert plan.evaluations == 2 * 8 * 96 * 25
+    # Four steps to depth 1 are taken for two to depth 0.5.
+    assert plan.evaluations == 8 * 96 * (25 + 13)
     assert 0 < plan.seconds < 60
     jk.run_sweep(TINY, store)
     longer = jk.plan_sweep(TINY, store)
