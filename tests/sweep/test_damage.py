@@ -1,6 +1,7 @@
 """Flipped bits are refused or change nothing that is read, and a run repairs them from the store's history."""
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,10 @@ def check_flips(n_flips: int, store: Path, whole: Path, repaired: bool) -> int:
         if refusal:
             n_refused += 1
             if repaired and path.parent.name != "branch.main":
-                with pytest.warns(UserWarning, match="was damaged"):
+                with warnings.catch_warnings(record=True) as told:
+                    warnings.simplefilter("always")
                     jk.run_sweep(CONFIG, store)
+                assert ["was damaged" in str(warning.message) for warning in told] == [True], (path, refusal)
                 assert_same(jk.open_sweep(store), exact)
                 shutil.rmtree(store)
                 shutil.copytree(whole, store)
