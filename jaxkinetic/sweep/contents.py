@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxkinetic.sweep.config import GOALS, Point, SweepConfig
 from jaxkinetic.sweep.layout import RESULTS, blank_dataset
-from jaxkinetic.sweep.location import Location, StoreError, need
+from jaxkinetic.sweep.location import Location, StoreError, require
 from jaxkinetic.sweep.results import PointState, Rows, digest_of_attributes, digest_of_rows, to_rows, to_state
 
 _REMEDY = "run `jaxkinetic sweep run` with its configuration, or `jaxkinetic sweep extend` without goals"
@@ -71,7 +71,7 @@ def read_contents(repository: Any, snapshot: str, location: Location) -> Content
         StoreError: if there is no sweep of this version.
     """
     try:
-        group = need("zarr").open_group(repository.readonly_session(snapshot_id=snapshot).store, mode="r")
+        group = require("zarr").open_group(repository.readonly_session(snapshot_id=snapshot).store, mode="r")
         attrs = dict(group.attrs)
         is_sweep = not attrs.keys().isdisjoint({"digest", "digests"})
         is_intact = attrs.pop("digest", None) == digest_of_attributes(attrs)
@@ -115,7 +115,7 @@ def _read_into(values: Any, index: tuple[int, ...], group: Any, name: str, locat
 
 def raise_if_unreachable(error: Exception, location: Location) -> None:
     """Raise an error of an object store, which may be out of reach and keeps checksums of its own."""
-    if location.folder is None and isinstance(error, (need("icechunk").IcechunkError, OSError, RuntimeError)):
+    if location.folder is None and isinstance(error, (require("icechunk").IcechunkError, OSError, RuntimeError)):
         raise error
 
 

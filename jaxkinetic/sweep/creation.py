@@ -11,7 +11,7 @@ from typing import Any
 from jaxkinetic.sweep.config import SweepConfig
 from jaxkinetic.sweep.contents import sealed
 from jaxkinetic.sweep.layout import lay_out
-from jaxkinetic.sweep.location import Location, StoreError, need, open_storage, told
+from jaxkinetic.sweep.location import Location, StoreError, one_line_errors, open_storage, require
 from jaxkinetic.sweep.manifest import new_manifest
 
 BRANCH = "main"
@@ -26,8 +26,8 @@ def create_store(location: Location, config: SweepConfig) -> None:
 
     An object store cannot rename. There a kill leaves an empty repository, which `first_commit` completes.
     """
-    with told(location, "made"):
-        icechunk = need("icechunk")
+    with one_line_errors(location, "made"):
+        icechunk = require("icechunk")
         if location.folder is None:
             try:
                 repository = icechunk.Repository.create(open_storage(location))

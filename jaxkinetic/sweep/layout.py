@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxkinetic.sweep.config import DIMS, SweepConfig
-from jaxkinetic.sweep.location import need
+from jaxkinetic.sweep.location import require
 
 if TYPE_CHECKING:
     import xarray
@@ -47,7 +47,7 @@ def blank_dataset(config: SweepConfig) -> "xarray.Dataset":
         "mean": (["source"], np.nan, "mean over prompts"),
         "m2": (pair, np.nan, f"sum of {squares} from the mean over prompts"),
     }
-    return need("xarray").Dataset(
+    return require("xarray").Dataset(
         {
             name: ([*DIMS, *over], np.full((*config.shape, *[n] * len(over)), fill), _attrs(label))
             for name, (over, fill, label) in results.items()
@@ -61,7 +61,7 @@ def blank_dataset(config: SweepConfig) -> "xarray.Dataset":
 
 def lay_out(store: Any, config: SweepConfig) -> Any:
     """Make the arrays of a new sweep in a zarr store, in place of whatever it holds; return their group."""
-    group = need("zarr").group(store, overwrite=True)
+    group = require("zarr").group(store, overwrite=True)
     empty = blank_dataset(config)
     for name, variable in empty.variables.items():
         text = variable.dtype.kind == "U"

@@ -71,7 +71,7 @@ def parse_location(store: str | Path) -> Location:
 
 def open_storage(location: Location) -> Any:
     """The storage for icechunk; keys, region and endpoint of an object store come from the environment."""
-    icechunk = need("icechunk")
+    icechunk = require("icechunk")
     wait_at_exit()
     # It logs to standard output: what it raises anyway, and that folders do not exclude other writers, as locks do.
     if "ICECHUNK_LOG" not in os.environ:
@@ -93,9 +93,9 @@ def open_storage(location: Location) -> Any:
 
 
 @contextlib.contextmanager
-def told(location: Location, what: str) -> Iterator[None]:
+def one_line_errors(location: Location, what: str) -> Iterator[None]:
     """Turn failures of a store into `StoreError` with one line, "cannot be ``what``"."""
-    icechunk = need("icechunk")
+    icechunk = require("icechunk")
     zarr_error = importlib.import_module("zarr.errors").BaseZarrError
     failures = (icechunk.IcechunkError, zarr_error, OSError, RuntimeError)
     try:
@@ -128,7 +128,7 @@ def _cause(error: BaseException) -> str:
     return (lines[-1] if lines else type(error).__name__).rstrip(".")
 
 
-def need(module: str) -> ModuleType:
+def require(module: str) -> ModuleType:
     """Import a module of the extra `sweep`.
 
     Raises:

@@ -16,7 +16,7 @@ from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble
 from jaxkinetic.retrieval.steps import choose_steps
 from jaxkinetic.sweep.config import Point, SweepConfig, one_line
 from jaxkinetic.sweep.cost import evaluations
-from jaxkinetic.sweep.processes import on_first
+from jaxkinetic.sweep.first_process import on_first
 from jaxkinetic.sweep.results import PointState
 
 # Prompts whose standard error the error of the steps must not spoil.

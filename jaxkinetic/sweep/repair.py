@@ -9,7 +9,7 @@ from jaxkinetic.sweep.config import Point, SweepConfig
 from jaxkinetic.sweep.contents import Contents, check_same, read_contents, sealed
 from jaxkinetic.sweep.creation import BRANCH
 from jaxkinetic.sweep.layout import lay_out
-from jaxkinetic.sweep.location import Location, StoreError, need
+from jaxkinetic.sweep.location import Location, StoreError, require
 from jaxkinetic.sweep.manifest import with_session
 from jaxkinetic.sweep.results import PointState, digest_of_rows, to_rows
 
@@ -95,6 +95,6 @@ def _commits(repository: Any, location: Location) -> Iterable[str]:
         return (info.id for info in repository.ancestry(branch=BRANCH))
     found = []
     for path in (location.folder / "snapshots").iterdir():
-        with contextlib.suppress(need("icechunk").IcechunkError):
+        with contextlib.suppress(require("icechunk").IcechunkError):
             found.append(repository.lookup_snapshot(path.name))
     return [info.id for info in sorted(found, key=lambda info: info.written_at, reverse=True)]

@@ -12,8 +12,8 @@ from jaxkinetic._types import check_positive
 from jaxkinetic.particles.ensemble import BLOCK, local_devices
 from jaxkinetic.sweep.config import Point, SweepConfig
 from jaxkinetic.sweep.cost import evaluations
+from jaxkinetic.sweep.first_process import on_first
 from jaxkinetic.sweep.preparation import Prepared, first_state, naming, prepare_points
-from jaxkinetic.sweep.processes import on_first
 from jaxkinetic.sweep.progress import Meter
 from jaxkinetic.sweep.results import PointState
 from jaxkinetic.sweep.store import SweepStore, holds_sweep, open_writer

@@ -15,7 +15,7 @@ from jaxkinetic.sweep.config import Point, SweepConfig
 from jaxkinetic.sweep.contents import Contents, DamageError, check_same, read_contents, sealed
 from jaxkinetic.sweep.creation import BRANCH, clear_leftovers, create_store, first_commit, is_empty
 from jaxkinetic.sweep.layout import blank_dataset
-from jaxkinetic.sweep.location import Location, conflict, need, open_storage, parse_location, told
+from jaxkinetic.sweep.location import Location, conflict, one_line_errors, open_storage, parse_location, require
 from jaxkinetic.sweep.manifest import configuration, warn_of_changes, with_session, x64
 from jaxkinetic.sweep.repair import repair_store
 from jaxkinetic.sweep.results import PointState, digest_of_rows, to_rows
@@ -65,13 +65,13 @@ class SweepStore:
         self._commit(lambda _: None, "new goals")
 
     def _commit(self, change: Any, message: str) -> None:
-        with told(self.location, "written"):
+        with one_line_errors(self.location, "written"):
             writable = self._repository.writable_session(BRANCH)
             if writable.snapshot_id != self._tip:
                 raise conflict(self.location)
             if self._event is not None:
                 self.attrs, self._event = with_session(self.attrs, self._event), None
-            group = need("zarr").open_group(writable.store, mode="r+")
+            group = require("zarr").open_group(writable.store, mode="r+")
             change(group)
             group.attrs.update(sealed(self.attrs, self._digests))
             self._tip = writable.commit(message)
@@ -95,7 +95,7 @@ def open_writer(store: str | Path, config: SweepConfig | None = None, repair: bo
     if config is None:
         _find(location)
     with contextlib.ExitStack() as stack:
-        with told(location, "opened"):
+        with one_line_errors(location, "opened"):
             stack.enter_context(only_writer(location))
             if location.folder is not None:
                 clear_leftovers(location.folder)
@@ -130,7 +130,7 @@ def holds_sweep(store: str | Path) -> bool:
     """Whether there is a store that is not empty; it may be damaged."""
     location = parse_location(store)
     _need_all()
-    with told(location, "read"):
+    with one_line_errors(location, "read"):
         return exists(location) and not is_empty(open_repository(location))
 
 
@@ -143,7 +143,7 @@ def read_store(store: str | Path) -> Contents | None:
     if not holds_sweep(store):
         return None
     location = parse_location(store)
-    with told(location, "read"):
+    with one_line_errors(location, "read"):
         return _read_last(open_repository(location), location)
 
 
@@ -165,7 +165,7 @@ def open_sweep(store: str | Path) -> "xarray.Dataset":
     """
     location = parse_location(store)
     _need_all()
-    with told(location, "read"):
+    with one_line_errors(location, "read"):
         contents = _read_last(_find(location), location)
     found = blank_dataset(contents.config)
     found.attrs = contents.attrs
@@ -191,8 +191,8 @@ def exists(location: Location) -> bool:
         ValueError: if a file or a folder with other contents is in its place.
     """
     if location.folder is None:
-        with told(location, "reached"):
-            return need("icechunk").Repository.exists(open_storage(location))
+        with one_line_errors(location, "reached"):
+            return require("icechunk").Repository.exists(open_storage(location))
     folder = location.folder
     if not folder.exists() and not folder.is_symlink():
         return False
@@ -206,7 +206,7 @@ def exists(location: Location) -> bool:
 
 def open_repository(location: Location) -> Any:
     """The repository of a store that exists."""
-    return need("icechunk").Repository.open(open_storage(location))
+    return require("icechunk").Repository.open(open_storage(location))
 
 
 def _find(location: Location) -> Any:
@@ -215,7 +215,7 @@ def _find(location: Location) -> Any:
     Raises:
         ValueError: if there is none, or one without a commit.
     """
-    with told(location, "read"):
+    with one_line_errors(location, "read"):
         if exists(location) and not is_empty(repository := open_repository(location)):
             return repository
     raise ValueError(f"Argument `store` must be a sweep's store, but there is none at {location}.")
@@ -227,4 +227,4 @@ def _read_last(repository: Any, location: Location) -> Contents:
 
 def _need_all() -> None:
     for module in ("icechunk", "zarr", "xarray"):
-        need(module)
+        require(module)

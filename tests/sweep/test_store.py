@@ -24,7 +24,7 @@ import jaxkinetic as jk
 from jaxkinetic.particles.ensemble import Moments
 from jaxkinetic.retrieval.estimators import ESTIMATORS, Naive
 from jaxkinetic.sweep import creation, manifest, writer_lock
-from jaxkinetic.sweep.location import Location, StoreError, open_storage, parse_location, told
+from jaxkinetic.sweep.location import Location, StoreError, one_line_errors, open_storage, parse_location
 from jaxkinetic.sweep.manifest import sessions
 from jaxkinetic.sweep.results import PointState
 from jaxkinetic.sweep.run import _Writer
@@ -461,7 +461,10 @@ def test_a_repository_of_something_else_is_left_alone(tmp_path: Path):
 @pytest.mark.parametrize("is_there", [True, False])
 def test_only_a_store_that_is_there_has_finished_chunks(tmp_path: Path, is_there: bool):
     location = parse_location(tmp_path if is_there else tmp_path / "none")
-    with pytest.raises(StoreError, match="cannot be opened: no disk") as failure, told(location, "opened"):
+    with (
+        pytest.raises(StoreError, match="cannot be opened: no disk") as failure,
+        one_line_errors(location, "opened"),
+    ):
         raise OSError("no disk")
     assert ("finished chunks are safe" in str(failure.value)) is is_there
 
