@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,6 +175,73 @@ def test_continued_moments_have_the_bits_of_one_run():
     assert both.count == whole.count
     np.testing.assert_array_equal(both.mean, whole.mean)
     np.testing.assert_array_equal(both.m2, whole.m2)
+
+
+@pytest.mark.parametrize("first", [2**16, 2**31, 2**32 - BLOCK])
+def test_prompts_are_numbered_in_32_bits(first):
+    """A number that is cut to 16 bits, or read with a sign, is that of an earlier prompt."""
+    keys = [jax.random.fold_in(KEY, np.uint32(first + p)) for p in range(BLOCK)]
+    exact = np.stack([cosines(FREQUENCIES, key) for key in keys])
+    found = run_ensemble(cosines, FREQUENCIES, KEY, BLOCK, first=first)
+    np.testing.assert_allclose(found.mean, exact.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(found.m2, BLOCK * exact.var(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_moments_that_overflow_are_never_finite(joint):
+    """The squares of 1e200 have no place in double precision; what callers refuse must not be a number."""
+    huge = Moments.of(np.array([[1e200, 1.0], [-1e200, 2.0]]), joint)
+    assert not np.isfinite(huge.m2.flat[0])
+    assert huge.mean.tolist() == [0.0, 1.5]
+    assert huge.m2.flat[-1] == 0.5
+    assert not np.isfinite(huge.standard_error[0])
+    # Each block is finite, but not the distance of their means.
+    apart = [Moments.of(np.full((2, 2), value), joint) for value in (1e200, -1e200)]
+    assert np.all(np.isfinite(apart[0].m2))
+    assert not np.any(np.isfinite(apart[0].merge(apart[1]).m2))
+
+
+class Processes:
+    """Threads that each take themselves for one of several processes, and exchange arrays as these do."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self._barrier, self._sent, self._here = threading.Barrier(count, timeout=60), {}, threading.local()
+
+    def index(self) -> int:
+        return self._here.index
+
+    def allgather(self, array: np.ndarray) -> np.ndarray:
+        self._sent[self.index()] = array
+        self._barrier.wait()
+        gathered = np.stack([self._sent[i] for i in range(self.count)])
+        self._barrier.wait()
+        return gathered
+
+    def run(self, action: Callable[[], Moments]) -> list[Moments]:
+        def one(index: int) -> Moments:
+            self._here.index = index
+            return action()
+
+        with ThreadPoolExecutor(self.count) as pool:
+            return list(pool.map(one, range(self.count)))
+
+
+@pytest.mark.parametrize("n_prompts", [BLOCK - 1, 3 * BLOCK + 5, 7 * BLOCK])
+@pytest.mark.parametrize("joint", [False, True])
+def test_processes_with_more_blocks_fewer_and_none_have_the_bits_of_one(monkeypatch, n_prompts, joint):
+    """Three processes; in rounds of two blocks each, so that the last round has one, two or three blocks in all."""
+    alone = run_ensemble(cosines, FREQUENCIES, KEY, n_prompts, joint=joint)
+    processes = Processes(3)
+    monkeypatch.setattr(ensemble, "_ROUND", 2)
+    monkeypatch.setattr(ensemble, "_DEVICES", 1)
+    monkeypatch.setattr(jax, "process_count", lambda: processes.count)
+    monkeypatch.setattr(jax, "process_index", processes.index)
+    monkeypatch.setattr(ensemble.multihost_utils, "process_allgather", processes.allgather)
+    for found in processes.run(lambda: run_ensemble(cosines, FREQUENCIES, KEY, n_prompts, joint=joint)):
+        assert found.count == alone.count == n_prompts
+        np.testing.assert_array_equal(found.mean, alone.mean)
+        np.testing.assert_array_equal(found.m2, alone.m2)
 
 
 def profile_of(n_devices: int, *process: str) -> subprocess.Popen:

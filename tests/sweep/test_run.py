@@ -9,7 +9,7 @@ import pytest
 import jaxkinetic as jk
 from jaxkinetic.particles.ensemble import Moments
 from jaxkinetic.retrieval.estimators import ESTIMATORS, Naive
-from jaxkinetic.sweep.work import evaluations, expected_prompts
+from jaxkinetic.sweep.cost import evaluations, expected_prompts
 from tests.sweep.sweeps import TINY
 
 
@@ -113,9 +113,9 @@ def test_plan_counts_what_is_left_and_writes_nothing(tmp_path: Path):
     plan = jk.plan_sweep(TINY, store)
     assert list(tmp_path.iterdir()) == []
     assert (plan.n_points, plan.n_left, plan.n_prompts, plan.most_prompts, plan.n_steps) == (2, 2, 192, 192, 4)
-    # Two points of 96 prompts, and a block each to choose the steps, of four steps and of eight.
-    assert plan.evaluations == 2 * 8 * ((96 + 32) * 25 + 32 * 49)
-    assert plan.seconds > plan.evaluations / plan.rate - 1e-9
+    # Four steps to depth 1 are taken for two to depth 0.5.
+    assert plan.evaluations == 8 * 96 * (25 + 13)
+    assert 0 < plan.seconds < 60
     jk.run_sweep(TINY, store)
     longer = jk.plan_sweep(TINY, store)
     assert (longer.n_left, longer.n_prompts, longer.seconds) == (0, 0, 0.0)
@@ -141,7 +141,7 @@ def test_expected_prompts_follow_the_variance():
     assert expected_prompts(config, None) == 96
 
 
-def test_points_that_differ_by_values_are_one_program_as_the_plan_says(tmp_path: Path, monkeypatch):
+def test_points_that_differ_by_values_are_one_program(tmp_path: Path, monkeypatch):
     """Also for laws given by tables, which would otherwise be compiled again at every point."""
     traces = []
 
@@ -157,12 +157,9 @@ def test_points_that_differ_by_values_are_one_program_as_the_plan_says(tmp_path:
     )  # fmt: skip
     jk.run_sweep(config, tmp_path / "s")
     assert len(traces) == 1
-    assert jk.plan_sweep(config).n_programs == 1
-    assert len(traces) == 1
     both = config.replace(law=["one", "uniform"])
     jk.run_sweep(both, tmp_path / "both")
     assert len(traces) == 2
-    assert jk.plan_sweep(both).n_programs == 2
 
 
 def test_joint_sweeps_keep_the_covariance_of_single_estimates(tmp_path: Path):
