@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxkinetic.cli.common import JsonFile, OutFolder, check_file, check_outputs, configure, save, say, write_json
-from jaxkinetic.cli.law_file import Beta, ConfigFile, Lam, LawName, law_option, option, settle
+from jaxkinetic.cli.common import option
+from jaxkinetic.cli.law_file import Beta, ConfigFile, Lam, LawName, law_option, settle
+from jaxkinetic.cli.output import Results, command
 from jaxkinetic.law_table import build_law
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+@command("limit.png")
 def limit(
     beta: Beta = None,
     lam: Lam = None,
@@ -38,20 +40,15 @@ def limit(
     config: ConfigFile = None,
     tolerance: Annotated[
         float | None,
-        option(
-            "FLOAT", "Largest tail of an expansion, relative to the solution, that counts as resolved.", "1e-11"
-        ),
+        option("FLOAT", "Largest tail of an expansion that counts as resolved, relative to the solution.", "1e-11"),
     ] = None,
     n_sigma: Annotated[int, tyro.conf.arg(help="Positions sigma = j / n in the arrays.")] = 100,
     n_theta: Annotated[int, tyro.conf.arg(help="Angles in the array of the density.")] = 120,
     n_modes: Annotated[int, tyro.conf.arg(help="Fourier modes n = 1..K in the arrays of correlations.")] = 8,
-    out: OutFolder = Path("jaxkinetic-results"),
-    json: JsonFile = None,
     npz: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="FILE", help="Also write the arrays for NumPy, complex ones as they are."),
+        Path | None, option("FILE", "Also write the arrays for NumPy, complex ones as they are.")
     ] = None,
-) -> None:
+) -> Results:
     """Solve the limit of infinitely many tokens, mean field (1.10) and correlations (1.17), (1.18), and draw it.
 
     A TOML file names the law, and anything else unless a flag does. A density is a sum of waves,
@@ -76,48 +73,26 @@ def limit(
     codewords have reached (`characteristics`) and (sigma, m) for their `weights`, (time, source, sigma, n) for the
     modes of the `cross`-correlation and (time, source, n) for those of the `auto`correlation.
     """
-    given = {
-        "beta": beta,
-        "lam": lam,
-        "times": times,
-        "sources": sources,
-        "observable_mode": observable_mode,
-        "law": law,
-        "tolerance": tolerance,
-    }
+    settings = settle(locals(), config, _DEFAULTS)
     for name, size in (("n_sigma", n_sigma), ("n_theta", n_theta), ("n_modes", n_modes)):
         if size < 1:
             raise ValueError(f"Argument `{name}` must be at least 1, but is {size}.")
-    check_outputs(out, json)
-    if npz is not None:
-        check_file("npz", npz, out)
-    settings = settle(given, config, _DEFAULTS)
-    configure()
-
     import numpy as np
 
     from jaxkinetic import ALiBi, CausalAttention, ExpCosine, plotting, solve_correlations
 
     model = CausalAttention(ExpCosine(settings["beta"]), ALiBi(settings["lam"]))
-    prompts = build_law(settings["law"])
-    try:
-        found = solve_correlations(
-            model, prompts, settings["times"], np.asarray(settings["sources"]), settings["observable_mode"],
-            tolerance=settings["tolerance"],
-        )  # fmt: skip
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
+    found = solve_correlations(
+        model, build_law(settings["law"]), settings["times"], np.asarray(settings["sources"]),
+        settings["observable_mode"], tolerance=settings["tolerance"],
+    )  # fmt: skip
     arrays = _arrays(found, n_sigma, n_theta, n_modes)
-    say(_table(found, settings["observable_mode"]), json)
-    figure = plotting.plot_limit(found)
-    save(figure, out / "limit.png", json)
     parameters = {name: settings[name] for name in ("beta", "lam", "observable_mode", "law")}
+    files: dict[Any, Any] = {"limit.png": lambda: plotting.plot_limit(found)}
     if npz is not None:
-        npz.parent.mkdir(parents=True, exist_ok=True)
-        with npz.open("wb") as file:
-            np.savez(file, **(parameters | {"law": to_json(parameters["law"])}), **arrays)
-        say(f"wrote {npz}", json)
-    write_json(parameters | _real(arrays), json)
+        law_text = {"law": to_json(parameters["law"])}
+        files[npz.absolute()] = lambda file: np.savez(file, **(parameters | law_text), **arrays)
+    return Results(_table(found, settings["observable_mode"]), parameters | _real(arrays), files)
 
 
 def _arrays(found: "Correlations", n_sigma: int, n_theta: int, n_modes: int) -> dict[str, Any]:
