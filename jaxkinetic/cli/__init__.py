@@ -11,7 +11,7 @@ from jaxkinetic.cli.design import design
 from jaxkinetic.cli.estimate import estimate
 from jaxkinetic.cli.fit import fit
 from jaxkinetic.cli.limit import limit
-from jaxkinetic.cli.output import flush, show
+from jaxkinetic.cli.output import reader_has_left, show
 from jaxkinetic.cli.particles import figures, simulate
 from jaxkinetic.cli.phase import phase
 from jaxkinetic.cli.posterior import posterior
@@ -28,9 +28,6 @@ def main() -> None:
         # Names and help may hold characters that the terminal's encoding lacks.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
-    if sys.argv[1:] == ["--version"]:
-        show(jaxkinetic.__version__, sys.stdout)
-        return
     code = 0
     try:
         with warnings.catch_warnings():
@@ -52,6 +49,9 @@ def main() -> None:
 
 
 def _parse_and_run(arguments: list[str]) -> None:
+    if arguments == ["--version"]:
+        show(jaxkinetic.__version__, sys.stdout)
+        return
     # The list of commands has one line on each, `COMMAND --help` all of it.
     brief = not any(name in arguments for name in ("sweep", *(function.__name__ for function in COMMANDS)))
     app = tyro.extras.SubcommandApp()
@@ -66,11 +66,11 @@ def _parse_and_run(arguments: list[str]) -> None:
             "`jaxkinetic --version` prints the version.",
         )
     except BrokenPipeError:
-        if not flush(sys.stdout):
+        if not reader_has_left(sys.stdout):
             raise
     finally:
-        # Help goes past `show`.
-        flush(sys.stdout)
+        # Help goes past `show`; what is left of it is written here.
+        show("", sys.stdout)
 
 
 def _say(message: str, code: int = 2) -> int:

@@ -1,6 +1,5 @@
 """What every command does with its results: files first, each whole or not at all, then text for the terminal."""
 
-import contextlib
 import dataclasses
 import functools
 import inspect
@@ -8,6 +7,7 @@ import io
 import json as json_module
 import math
 import os
+import select
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -69,7 +69,9 @@ def command(*names: str) -> Callable[[Callable[..., Results | None]], Callable[.
 
         @functools.wraps(function)
         def run(*given: Any, output: Output, **options: Any) -> None:
-            settings = signature.bind(*given, **options).arguments
+            bound = signature.bind(*given, **options)
+            bound.apply_defaults()
+            settings = bound.arguments
             record = plain({k: v for k, v in settings.items() if k not in _NOT_SETTINGS})
             check_folder(output.out)
             check_json(output.json, output.out)
@@ -199,33 +201,25 @@ def check_json(json: str | None, out: Path = Path()) -> None:
 
 
 def show(text: str, stream: Any) -> None:
-    """Print for people.
+    """Print lines for people, now; a reader who has closed the pipe has seen enough.
 
     Raises:
-        OSError: as `flush`.
+        OSError: if they cannot be written for another reason, as on a full disk.
     """
-    with contextlib.suppress(BrokenPipeError):
-        print(printable(text), file=stream)
-    flush(stream)
-
-
-def flush(stream: Any) -> bool:
-    """Write out what was printed; whether a reader has closed the pipe, and so has seen enough.
-
-    Raises:
-        OSError: if it cannot be written for another reason, as on a full disk.
-    """
-    if stream is None:
-        return False
     try:
-        stream.flush()
+        print(printable(text), file=stream, end="\n" if text else "", flush=True)
     except OSError as error:
         # Python flushes once more at its end: that must go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if not isinstance(error, BrokenPipeError):
             raise OSError(f"Standard output could not be written: {error.strerror}.") from error
-        return True
-    return False
+
+
+def reader_has_left(stream: Any) -> bool:
+    """Whether nobody reads a pipe any more."""
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return any(flags & (select.POLLERR | select.POLLHUP) for _, flags in poll.poll(0))
 
 
 def printable(text: str) -> str:
