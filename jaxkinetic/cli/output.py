@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 import jaxkinetic
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic.cli.common import configure, option
 
 OutFolder = Annotated[Path, tyro.conf.arg(metavar="DIR", help="Folder for results; made if missing.")]
@@ -72,6 +73,7 @@ def command(*names: str) -> Callable[[Callable[..., Results | None]], Callable[.
             bound = signature.bind(*given, **options)
             bound.apply_defaults()
             settings = bound.arguments
+            _check_sensible(settings)
             record = plain({k: v for k, v in settings.items() if k not in _NOT_SETTINGS})
             check_folder(output.out)
             check_json(output.json, output.out)
@@ -154,6 +156,15 @@ def write(path: Path, data: bytes) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(f"{path} could not be written: {error.strerror or error}.") from error
+
+
+def _check_sensible(settings: Mapping[str, Any]) -> None:
+    """Check every option, also those within groups, before JAX is imported."""
+    for name, value in settings.items():
+        if dataclasses.is_dataclass(value):
+            _check_sensible(vars(value))
+        else:
+            check_sensible(**{name: value})
 
 
 def _run_file(name: str) -> str:

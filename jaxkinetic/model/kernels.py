@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     Scalar,
     as_float,
@@ -87,6 +88,7 @@ class ExpCosine(Kernel):
     def __init__(self, beta: float | Array, n_modes: int | None = None):
         check_scalar("beta", beta)
         check_positive("beta", beta)
+        check_sensible(beta=beta)
         self.beta = as_float(beta)
         if is_concrete(beta):
             needed = required_modes(float(beta), self.beta.dtype)

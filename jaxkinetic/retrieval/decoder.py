@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import check_at_least
 from jaxkinetic.limit.closed_form import mode_weights, needed_modes
 from jaxkinetic.retrieval.window import within_half_word, wrap
@@ -18,6 +19,7 @@ def decode(theta: Float[Array, "*shape"], vocab_size: int) -> Int[Array, "*shape
         vocab_size: vocabulary size M >= 2.
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     return jnp.round(theta * vocab_size / (2 * math.pi)).astype(int) % vocab_size
 
 
@@ -32,6 +34,7 @@ def hard_accuracy(
         vocab_size: vocabulary size M >= 2.
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     u = wrap(last - source)
     return jnp.mean(within_half_word(u, vocab_size).astype(u.dtype))
 
@@ -49,6 +52,7 @@ def soft_accuracy(
         vocab_size: vocabulary size M >= 2.
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     images = 2 * math.pi * jnp.arange(-6, 7)
     distance = jnp.subtract.outer(wrap(last - source), images)
     return jnp.mean(jnp.sum(jnp.exp(-((vocab_size * distance / math.pi) ** 2) / 2), axis=-1))
@@ -62,6 +66,7 @@ def soft_accuracy_fourier(
     (sqrt(pi / 2) / M) (1 + 2 sum_{n >= 1} e^{-pi^2 n^2 / 2 M^2} E cos(n (theta_N(t) - theta_{i*}(0))))
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     weights = mode_weights(vocab_size, needed_modes(vocab_size))
     n = jnp.arange(1, weights.size + 1)
     # Wrapped first: n times a large angle would lose digits.

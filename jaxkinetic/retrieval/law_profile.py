@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     Scalar,
     as_float,
@@ -101,6 +102,7 @@ def law_profile(
     check_at_least("vocab_size", vocab_size, 2)
     check_scalar("time", time)
     check_times("time", time)
+    check_sensible(time=time, vocab_size=vocab_size)
     if np.ndim(sources) != 1:
         raise ValueError(
             f"Argument `sources` must be a non-empty one-dimensional array, but has shape {np.shape(sources)}."
@@ -153,6 +155,7 @@ def uniform_codeword_correction(model: CausalAttention, time: Any, vocab_size: i
     for name, value in (("time", time), ("source", source)):
         check_scalar(name, value)
     check_times("time", time)
+    check_sensible(time=time, vocab_size=vocab_size)
     check_positions("source", source)
     time, source = as_float(time), as_float(source)
     n_modes = closed_form.needed_modes(vocab_size)

@@ -10,6 +10,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import (
     Scalar,
@@ -211,5 +212,6 @@ def _check(model: CausalAttention, time: Any, vocab_size: int) -> Scalar:
     check_at_least("vocab_size", vocab_size, 2)
     check_scalar("time", time)
     check_times("time", time)
+    check_sensible(time=time, vocab_size=vocab_size)
     time = as_float(time)
     return time if is_concrete(*jax.tree.leaves(model.kernel)) else model.check_resolved(time)

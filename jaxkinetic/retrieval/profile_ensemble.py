@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import PRNGKeyArray, as_float, check_at_least, check_positive, check_scalar
 from jaxkinetic.integrate import reason
 from jaxkinetic.model import (
@@ -134,6 +135,7 @@ def prepare_profile(
     check_positive("time", time)
     check_at_least("vocab_size", vocab_size, 2)
     check_at_least("n_tokens", n_tokens, 2)
+    check_sensible(time=time, vocab_size=vocab_size, n_tokens=n_tokens)
     if accuracy not in ("soft", "hard"):
         raise ValueError(f"Argument `accuracy` must be 'soft' or 'hard', but is {accuracy!r}.")
     every = isinstance(law, UniformPrompts) and estimator != "glauber"
