@@ -57,7 +57,7 @@ def test_commands_refuse_numbers_without_sense_at_once(
     value: str,
 ) -> None:
     # Nothing may be computed, not even JAX be configured.
-    monkeypatch.setattr("jaxkinetic.cli.output.configure", lambda: pytest.fail("went on"))
+    monkeypatch.setattr("jaxkinetic.cli.command.configure", lambda: pytest.fail("went on"))
     start = time.perf_counter()
     error = refusal(monkeypatch, capsys, tmp_path, command, f"--{option}", *value.split())
     assert f"Argument `{option.replace('-', '_')}` must be at " in error

@@ -168,7 +168,7 @@ def test_interrupted_commands_say_so(monkeypatch: pytest.MonkeyPatch, capsys: py
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["jaxkinetic.cli.output"], "configure", interrupt)
+    monkeypatch.setattr(sys.modules["jaxkinetic.cli.command"], "configure", interrupt)
     assert run(monkeypatch, "profile") == 130
     assert capsys.readouterr().err == "jaxkinetic: interrupted\n"
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
-from jaxkinetic import cli
-from jaxkinetic.cli.output import Output, Results, command, emit, write
+from jaxkinetic.cli.command import Output, Results, command
+from jaxkinetic.cli.output import emit, write
 from tests.test_cli import CURVE, no_cache_of_the_user, run
 
 __all__ = ["no_cache_of_the_user"]
@@ -237,9 +237,8 @@ def test_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         warnings.warn(f"{ESCAPE}\nline", stacklevel=1)
         raise KeyboardInterrupt("Finished chunks are safe.")
 
-    monkeypatch.setattr(sys.modules["jaxkinetic.cli.output"], "configure", warn)
+    monkeypatch.setattr(sys.modules["jaxkinetic.cli.command"], "configure", warn)
     assert run(monkeypatch, "profile", "--out", "/tmp/not-written") == 130
     first, second = capsys.readouterr().err.splitlines()
     assert first == "jaxkinetic: warning: \\x1b[31mred line"
     assert second == "jaxkinetic: interrupted. Finished chunks are safe."
-    assert cli.main is not None

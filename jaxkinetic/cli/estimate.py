@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from jaxkinetic.cli.command import Results, command
 from jaxkinetic.cli.common import Time, VocabSize, option, pick
 from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
 from jaxkinetic.cli.law_file import Beta, ConfigFile, Lam, LawName, law_option, settle, table_of
-from jaxkinetic.cli.output import Results, command, show
+from jaxkinetic.cli.output import show
 from jaxkinetic.law_table import build_law
 
 if TYPE_CHECKING:

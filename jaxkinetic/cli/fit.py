@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from jaxkinetic.cli.command import Results, command
 from jaxkinetic.cli.common import Time, VocabSize, bar, option, pick
 from jaxkinetic.cli.curves import CurveOptions, Curves, curve_record, p_text, title
-from jaxkinetic.cli.output import Results, command
 from jaxkinetic.cli.simulation_fit import SimulatedPrompts, Simulator, check_simulator, fit_simulated
 
 if TYPE_CHECKING:

@@ -1,15 +1,6 @@
 """Settings that `jaxkinetic limit` and `estimate` read from a TOML file; flags override them.
 
-    beta = 1.0
-    lam = 1.0
-    times = [0, 0.5, 1]
-    sources = [0.1, 0.3, 0.7]
-    observable_mode = 1
-
-    [law]                        # see `jaxkinetic.law_table`
-    waves = [{ n = 1, cos = [0.6], turn = 2 }, { n = 2, sin = [0, 0.2] }]
-
-Every key may be left out.
+`jaxkinetic limit --help` shows such files; every key may be left out, and `jaxkinetic.law_table` describes [law].
 """
 
 from pathlib import Path
@@ -22,7 +13,7 @@ _KEYS = ("beta", "lam", "times", "sources", "observable_mode", "law", "tolerance
 
 
 def law_option(default: str) -> Any:
-    """The flag of a law's name."""
+    """Flag for a law by name."""
     return option(f"{{{','.join(LAWS)}}}", "Prompt law by name; any other by --config.", default)
 
 
@@ -43,7 +34,7 @@ def settle(given: dict[str, Any], path: Path | None, defaults: dict[str, Any]) -
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Settings of a TOML file; ``law`` is a name or a table.
+    """Read the settings in a TOML file; ``law`` is a name or a table.
 
     Raises:
         ValueError: as `read_toml`, and on a value of the wrong kind.

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from jaxkinetic.cli.command import Results, command
 from jaxkinetic.cli.common import option
 from jaxkinetic.cli.law_file import Beta, ConfigFile, Lam, LawName, law_option, settle
-from jaxkinetic.cli.output import Results, command
 from jaxkinetic.law_table import build_law
 
 if TYPE_CHECKING:
@@ -46,14 +46,17 @@ def limit(
     n_theta: Annotated[int, tyro.conf.arg(help="Angles in the array of the density.")] = 120,
     n_modes: Annotated[int, tyro.conf.arg(help="Fourier modes n = 1..K in the arrays of correlations.")] = 8,
     npz: Annotated[
-        Path | None, option("FILE", "Also write the arrays for NumPy, complex ones as they are.")
+        Path | None, option("FILE", "Also write the arrays for NumPy; correlations as complex numbers.")
     ] = None,
 ) -> Results:
     """Solve the limit of infinitely many tokens, mean field (1.10) and correlations (1.17), (1.18), and draw it.
 
-    A TOML file names the law, and anything else unless a flag does. A density is a sum of waves,
-    f_o = 1 + sum of cos(sigma) cos(n theta - turn sigma) + sin(sigma) sin(n theta - turn sigma), where `cos` and
-    `sin` are coefficients of 1, sigma, sigma^2, ...; this is the law named smooth:
+    Draws f on discs, with theta as the angle and sigma as the radius, and the cross-correlation (limit.png).
+
+    The prompt law has a name (--law) or comes from a TOML file (--config), which may hold other settings too; flags
+    override it. A density is f_o = 1 plus a sum of waves, cos(sigma) cos(n theta - turn sigma) + sin(sigma)
+    sin(n theta - turn sigma), where `cos` and `sin` list the coefficients of 1, sigma, sigma^2, ... This file gives
+    the law named smooth:
 
         beta = 1.0
         lam = 1.0
@@ -63,15 +66,14 @@ def limit(
         [law]
         waves = [{ n = 1, cos = [0.6], turn = 2 }, { n = 2, sin = [0, 0.2] }]
 
-    Codewords have a row of coefficients for each probability p_m(sigma); this is the law named codewords:
+    Codewords have a row of coefficients for each probability p_m(sigma). This file gives the law named codewords:
 
         [law]
         probabilities = [[0.4, -0.2], [0.3], [0.2, -0.1], [0.1, 0.3]]
 
-    Writes limit.png: f on discs, whose angle is theta and whose radius is sigma, and the cross-correlation. The
-    arrays have axes (time, sigma, theta) for the `density` of a smooth law, (time, sigma, m) for the angles that
-    codewords have reached (`characteristics`) and (sigma, m) for their `weights`, (time, source, sigma, n) for the
-    modes of the `cross`-correlation and (time, source, n) for those of the `auto`correlation.
+    --json and --npz write arrays with axes (time, sigma, theta) for the `density` of a smooth law, (time, sigma, m)
+    for the angles that codewords have reached (`characteristics`), (sigma, m) for their `weights`, (time, source,
+    sigma, n) for the modes of the `cross`-correlation and (time, source, n) for those of the `auto`correlation.
     """
     settings = settle(locals(), config, _DEFAULTS)
     for name, size in (("n_sigma", n_sigma), ("n_theta", n_theta), ("n_modes", n_modes)):

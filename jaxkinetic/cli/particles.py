@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from jaxkinetic.cli.command import Results, command
 from jaxkinetic.cli.common import Beta, Lam
-from jaxkinetic.cli.output import Results, command
 
 
 @command("simulate.png")

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from jaxkinetic.cli.command import Results, command
 from jaxkinetic.cli.common import Beta, Lam
-from jaxkinetic.cli.output import Results, command
 
 if TYPE_CHECKING:
     from jaxkinetic import PhaseDiagram
@@ -18,10 +18,11 @@ def phase(
     lam: Lam = 1.0,
     vocab_size: Annotated[float, tyro.conf.arg(help="Vocabulary size M of the decoder; need not be whole.")] = 8.0,
     beta_range: Annotated[
-        tuple[float, float], tyro.conf.arg(metavar="LOW HIGH", help="beta in the section at fixed lam.")
+        tuple[float, float], tyro.conf.arg(metavar="LOW HIGH", help="Range of beta in the section at fixed lam.")
     ] = (0.1, 6.0),
     lam_range: Annotated[
-        tuple[float, float], tyro.conf.arg(metavar="LOW HIGH", help="lam in the section at fixed beta; positive.")
+        tuple[float, float],
+        tyro.conf.arg(metavar="LOW HIGH", help="Range of lam, positive, in the section at fixed beta."),
     ] = (0.05, 20.0),
     resolution: Annotated[int, tyro.conf.arg(help="Points along each axis of a section.")] = 400,
 ) -> Results:

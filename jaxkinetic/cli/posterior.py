@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from jaxkinetic.cli.command import Results, command
 from jaxkinetic.cli.common import bar, pick
 from jaxkinetic.cli.curves import CurveOptions, Curves, curve_record, title
-from jaxkinetic.cli.output import Results, command
 
 if TYPE_CHECKING:
     from jaxkinetic import NextMeasurement, Posterior

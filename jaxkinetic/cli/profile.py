@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from jaxkinetic.cli.command import Results, command
 from jaxkinetic.cli.common import Beta, Lam, Time, VocabSize
-from jaxkinetic.cli.output import Results, command
 
 if TYPE_CHECKING:
     from jaxkinetic import UShape

@@ -1,11 +1,12 @@
 """`jaxkinetic sensitivity`: what moves the U, and what an experiment would tell."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from jaxkinetic.cli.command import Results, command
 from jaxkinetic.cli.common import Beta, Lam, Time, pick
-from jaxkinetic.cli.output import Results, command
 
 if TYPE_CHECKING:
     from jaxkinetic import PlannedExperiment, Sensitivity
@@ -63,7 +64,9 @@ def _table(found: "Sensitivity", planned: "PlannedExperiment") -> str:
         shares = "".join(f"{e:>11.3g}" for e in found.elasticities[i])
         error = f"{errors[i]:.2g}" if np.isfinite(errors[i]) else "blind"
         lines.append(f"{quantity:<12}{found.values[i]:>10.4g}{error:>12}{slopes}{shares}")
-    lines.append("el.         elasticity (p / q) dq / dp: per cent of a quantity's own value, whatever its sign")
+    lines.append(
+        "el.         elasticity (p / q) dq / dp: per cent of the quantity for one per cent of the parameter"
+    )
     lines.append(f"planned     {planned.sources.size} positions, {planned.n_questions[0]:g} questions each")
     lines += [f"  {name:<10}{planned.describe(name)}" for name in PARAMETERS]
     return "\n".join(lines)
@@ -72,12 +75,7 @@ def _table(found: "Sensitivity", planned: "PlannedExperiment") -> str:
 def _record(found: "Sensitivity", planned: "PlannedExperiment") -> dict[str, Any]:
     from jaxkinetic.inference.sensitivity import PARAMETERS, QUANTITIES
 
-    def of_quantities(values: Any) -> dict[str, Any]:
-        return dict(zip(QUANTITIES, values, strict=True))
-
-    def of_parameters(values: Any) -> dict[str, Any]:
-        return dict(zip(PARAMETERS, values, strict=True))
-
+    of_quantities, of_parameters = (partial(_named, names) for names in (QUANTITIES, PARAMETERS))
     names = ("sources", "n_questions", "accuracy", "information", "standard_errors", "identified")
     return {
         "parameters": of_parameters(found.parameters),
@@ -88,3 +86,7 @@ def _record(found: "Sensitivity", planned: "PlannedExperiment") -> dict[str, Any
         "elasticities": of_quantities(map(of_parameters, found.elasticities)),
         "experiment": pick(planned, *names),
     }
+
+
+def _named(names: tuple[str, ...], values: Any) -> dict[str, Any]:
+    return dict(zip(names, values, strict=True))

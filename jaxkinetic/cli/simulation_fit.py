@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from jaxkinetic.cli.command import Results
 from jaxkinetic.cli.common import bar, option, pick
 from jaxkinetic.cli.curves import curve_record, p_text, title
 from jaxkinetic.cli.law_file import LawName, law_of, law_option, table_of
-from jaxkinetic.cli.output import Results
 from jaxkinetic.law_table import build_law
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from jaxkinetic.cli.command import JsonFile, Results, check_json, command
 from jaxkinetic.cli.common import configure
 from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
-from jaxkinetic.cli.output import JsonFile, Results, check_json, command, emit
+from jaxkinetic.cli.output import emit
 
 if TYPE_CHECKING:
     import xarray
