@@ -164,15 +164,6 @@ def test_estimate_does_not_wait_for_a_limit_that_its_control_could_not_resolve(
     assert (tmp_path / "estimate.png").stat().st_size > 10_000
 
 
-def test_interrupted_commands_say_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys.modules["jaxkinetic.cli.command"], "configure", interrupt)
-    assert run(monkeypatch, "profile") == 130
-    assert capsys.readouterr().err == "jaxkinetic: interrupted\n"
-
-
 def test_profile_prints_json_alone_on_standard_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:

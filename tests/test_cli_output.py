@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,16 +145,24 @@ def test_files_of_nobody_are_refused(tmp_path: Path, record: str | None) -> None
 
 def test_a_reader_who_leaves_gets_every_file_and_no_error(tmp_path: Path) -> None:
     """As `jaxkinetic profile | head -1`: here the reader has left before anything is printed."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = in_a_process(
-        "from jaxkinetic.cli import main; main()", "profile", "--out", str(tmp_path), "--json", str(tmp_path / "a"),
-        stdout=writing,
-    )  # fmt: skip
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "profile.png").stat().st_size > 10_000
-    assert json.loads((tmp_path / "a").read_text())["u_shape"]["is_u_shaped"] is True
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from jaxkinetic.cli.command import Output, Results, command\n"
+        "@command('toy.txt')\n"
+        "def toy() -> Results: return Results('found', {'size': 3}, {'toy.txt': 'size 3'})\n"
+        "toy(output=Output(Path(sys.argv[1]), sys.argv[2]))"
+    )
+    for json_file, files in ((tmp_path / "a.json", 3), ("-", 2)):
+        reading, writing = os.pipe()
+        os.close(reading)
+        out = tmp_path / str(files)
+        done = in_a_process(code, str(out), str(json_file), stdout=writing)
+        os.close(writing)
+        assert done.returncode == 0
+        # Text for people goes to standard error where standard output is for the JSON.
+        assert done.stderr == ("" if files == 3 else f"found\nwrote {out}/toy-run.json\nwrote {out}/toy.txt\n")
+        assert len([*out.iterdir(), *tmp_path.glob("a.json")]) == 3
+    assert json.loads((tmp_path / "a.json").read_text()) == {"size": 3}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["--version"]])
@@ -229,16 +238,32 @@ def test_names_in_tables_and_files_show_what_a_terminal_would_obey(
     assert (tmp_path / "a.txt").read_text() == "\\x1b[31mred\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("Finished chunks are safe."), 130, "interrupted. Finished chunks are safe."),
+        (MemoryError("Unable to allocate 7 TiB"), 2, "error: There is not enough memory: Unable to allocate 7 TiB"),
+        (OSError("a\nb"), 2, "error: a b"),
+    ],
+)
+def test_what_ends_a_command_is_one_line_and_a_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, error: BaseException, code: int, line: str
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(sys.modules["jaxkinetic.cli.command"], "configure", fail)
+    assert run(monkeypatch, "profile") == code
+    assert capsys.readouterr().err == f"jaxkinetic: {line}\n"
+
+
 def test_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     def warn() -> None:
-        import warnings
-
         warnings.simplefilter("always")
         warnings.warn(f"{ESCAPE}\nline", stacklevel=1)
-        raise KeyboardInterrupt("Finished chunks are safe.")
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["jaxkinetic.cli.command"], "configure", warn)
-    assert run(monkeypatch, "profile", "--out", "/tmp/not-written") == 130
-    first, second = capsys.readouterr().err.splitlines()
-    assert first == "jaxkinetic: warning: \\x1b[31mred line"
-    assert second == "jaxkinetic: interrupted. Finished chunks are safe."
+    assert run(monkeypatch, "profile") == 130
+    assert capsys.readouterr().err.splitlines()[0] == "jaxkinetic: warning: \\x1b[31mred line"

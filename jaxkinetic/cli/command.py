@@ -18,7 +18,7 @@ from jaxkinetic.cli.output import emit, plain
 
 OutFolder = Annotated[Path, tyro.conf.arg(metavar="DIR", help="Folder for results; made if missing.")]
 JsonFile = Annotated[str | None, option("FILE", "Also write the numbers as JSON; - for standard output.")]
-# Choices that do not change the numbers: a run with others is the same run.
+# Options that leave the numbers as they are: a run with others is the same run.
 _NOT_SETTINGS = ("hosts", "npz", "progress")
 
 
@@ -69,20 +69,19 @@ def command(*names: str) -> Callable[[Callable[..., Results | None]], Callable[.
         def run(*given: Any, output: Output, **options: Any) -> None:
             bound = signature.bind(*given, **options)
             bound.apply_defaults()
-            settings = bound.arguments
-            _check_sensible(settings)
-            record = plain({k: v for k, v in settings.items() if k not in _NOT_SETTINGS})
+            settings = _flat(bound.arguments)
+            check_sensible(**settings)
             check_folder(output.out)
             check_json(output.json, output.out)
-            if settings.get("npz") is not None:
-                check_file("npz", settings["npz"], output.out)
+            if bound.arguments.get("npz") is not None:
+                check_file("npz", bound.arguments["npz"], output.out)
             if not output.overwrite:
-                _check_same_run(output.out, name, names, record)
+                _check_same_run(output.out, name, names, plain(settings))
             configure()
-            results = function(**settings)
+            results = function(**bound.arguments)
             # Of several processes only the first has results to write.
             if results is not None:
-                run_record = {"command": name, "version": jaxkinetic.__version__, "settings": record}
+                run_record = {"command": name, "version": jaxkinetic.__version__, "settings": settings}
                 files = {f"{name}-run.json": run_record} | dict(results.files)
                 emit(results.text, results.record, output.json, {output.out / k: v for k, v in files.items()})
 
@@ -93,6 +92,15 @@ def command(*names: str) -> Callable[[Callable[..., Results | None]], Callable[.
         return run
 
     return decorate
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name, those of groups among them, without the ones that leave the numbers as they are."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in _NOT_SETTINGS:
+            flat |= vars(value) if dataclasses.is_dataclass(value) else {name: value}
+    return flat
 
 
 def _check_same_run(out: Path, name: str, names: tuple[str, ...], settings: Any) -> None:
@@ -110,15 +118,6 @@ def _check_same_run(out: Path, name: str, names: tuple[str, ...], settings: Any)
             f"Argument `out` must be a folder without results of another run, but {found} is of one with {other}: "
             "choose another `--out`, or pass `--overwrite`."
         )
-
-
-def _check_sensible(settings: Mapping[str, Any]) -> None:
-    """Check every option, also those within groups, before JAX is imported."""
-    for name, value in settings.items():
-        if dataclasses.is_dataclass(value):
-            _check_sensible(vars(value))
-        else:
-            check_sensible(**{name: value})
 
 
 def check_folder(path: Path) -> None:
