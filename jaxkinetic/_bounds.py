@@ -28,7 +28,7 @@ _SAME = {
 def check_sensible(**given: Any) -> None:
     """Raise if a number, or one of several, is too large in size for an argument of its name.
 
-    What is not a number that is known now, and NaN, is left to other checks.
+    Tracers, infinities, NaN and what is no number are left to other checks.
 
     Raises:
         ValueError: with the bound and its reason.
@@ -40,10 +40,11 @@ def check_sensible(**given: Any) -> None:
         bound, why = LARGEST.get(_SAME.get(name, name), (math.inf, ""))
         try:
             numbers = np.ravel(np.asarray(value, dtype=float))
+            beyond = numbers[np.isfinite(numbers) & (np.abs(numbers) > bound)]
         except OverflowError:
-            numbers = np.array([math.inf])
+            beyond = [math.inf]
         except (TypeError, ValueError):
             continue
-        for number in numbers[np.abs(numbers) > bound]:
+        for number in beyond:
             limit = f"at most {bound:.10g}" if number > 0 else f"at least {-bound:.10g}"
             raise ValueError(f"Argument `{name}` must be {limit}, but is {number:.10g}: {why}.")
