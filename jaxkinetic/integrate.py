@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import Scalar, check_at_least, check_increasing, check_positive, check_times, is_concrete
 
 CONSTANT_STEPS = 256
@@ -102,6 +103,7 @@ def as_times(times: Any, dtype: Any = None) -> Float[Array, " time"]:
     if np.ndim(given) == 0:
         given = given[None]
     given = check_times("times", check_increasing("times", given))
+    check_sensible(times=given)
     return jnp.asarray(given, dtype=dtype)
 
 

@@ -99,7 +99,7 @@ def test_run_extend_status_and_plot(
     # Given together or apart, selections add up.
     for several in (["--select", "time=0.5", "n_tokens=8"], ["--select", "time=0.5", "--select", "n_tokens=8"]):
         name = str(tmp_path / "few.json")
-        arguments = ["sweep", "plot", "--store", store, *several, "--out", str(out), "--json", name]
+        arguments = ["sweep", "plot", "--store", store, *several, "--out", str(out), "--overwrite", "--json", name]
         assert run(monkeypatch, *arguments) == 0
         assert [p["time"] for p in json.loads(Path(name).read_text())["points"]] == [0.5]
 

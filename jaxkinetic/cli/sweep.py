@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxkinetic.cli.common import JsonFile, OutFolder, check_json, check_outputs, configure, save, say, write_json
+from jaxkinetic.cli.command import JsonFile, Results, check_json, command
+from jaxkinetic.cli.common import configure
 from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
+from jaxkinetic.cli.output import emit
 
 if TYPE_CHECKING:
     import xarray
@@ -135,6 +137,7 @@ def status(store: Store = _STORE, json: JsonFile = None) -> None:
 
 
 @sweep.command
+@command("sweep.png")
 def plot(
     store: Store = _STORE,
     select: Annotated[
@@ -142,26 +145,20 @@ def plot(
         tyro.conf.UseAppendAction,
         tyro.conf.arg(metavar="NAME=VALUE ...", help="Draw these points only, as in lam=1; may be repeated."),
     ] = (),
-    out: OutFolder = Path("jaxkinetic-results"),
-    json: JsonFile = None,
-) -> None:
+) -> Results:
     """Draw profiles over the grid with 95 % error bars, and the limit where it has a closed form (sweep.png)."""
-    check_outputs(out, json)
-    configure()
     from jaxkinetic import open_sweep, plotting
 
     found = open_sweep(store)
     for choice in itertools.chain.from_iterable(select):
         found = _select(found, choice)
-    save(plotting.plot_sweep(found), out / "sweep.png", json)
-    write_json(_record(store, found), json)
+    return Results("", _record(store, found), {"sweep.png": lambda: plotting.plot_sweep(found)})
 
 
 def _tell(plan: "SweepPlan", writes: bool, json: str | None) -> None:
     """Print the plan of a sweep in the process that prints."""
     if writes:
-        say(str(plan), json)
-        write_json(vars(plan), json)
+        emit(str(plan), vars(plan), json)
 
 
 def _check_memory(memory: float) -> None:
@@ -208,8 +205,7 @@ def _report(store: str, json: str | None) -> None:
     from jaxkinetic import open_sweep
 
     record = _record(store, open_sweep(store))
-    say(_table(record), json)
-    write_json(record, json)
+    emit(_table(record), record, json)
 
 
 def _record(store: str, found: "xarray.Dataset") -> dict[str, Any]:

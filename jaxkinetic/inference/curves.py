@@ -1,6 +1,8 @@
 """Measured retrieval curves: the published ones, and a user's own from CSV."""
 
 import csv
+import difflib
+import unicodedata
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -10,7 +12,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from jaxkinetic._types import check_at_least, check_choice
+from jaxkinetic._types import check_at_least
 from jaxkinetic.inference.csv_table import number, open_table, table
 
 _DATASETS = ("liu2024",)
@@ -121,18 +123,45 @@ def load_curves(
         model: name as in the tables; all models if None. See `list_models`.
         task: "multi-document-qa" or "key-value-retrieval"; all tasks if None.
 
+    Upper and lower case are told apart only where names differ in nothing else.
+
     Returns:
-        One curve per model, task and prompt length.
+        One curve per model, task and prompt length; at least one.
 
     Raises:
-        ValueError: if there is no such dataset, model or task; the message lists those there are.
+        ValueError: if there is no such dataset, model or task, or none of the model's curves is of the task.
     """
     curves = _load(dataset)
-    for what, wanted in (("model", model), ("task", task)):
-        attribute = "name" if what == "model" else what
-        if wanted is not None:
-            check_choice(what, wanted, sorted({getattr(c, attribute) for c in curves}))
-    return [c for c in curves if model in (None, c.name) and task in (None, c.task)]
+    if task is not None:
+        task = _named("task", task, [c.task for c in curves])
+    if model is not None:
+        model = _named("model", model, [c.name for c in curves])
+    found = [c for c in curves if model in (None, c.name) and task in (None, c.task)]
+    if not found:
+        tasks = " and ".join(sorted({c.task for c in curves if c.name == model}))
+        raise ValueError(
+            f"Argument `task` must be one of the model's, or None: {model} has no curves of {task}, but of {tasks}."
+        )
+    return found
+
+
+def _named(what: str, wanted: str, names: Iterable[str]) -> str:
+    """Find a name among those known: as it is written, else the only one that differs in case alone.
+
+    Raises:
+        ValueError: if there is none, with the nearest, or if there are several.
+    """
+    known = list(dict.fromkeys(names))
+    hits = [name for name in known if name.casefold() == str(wanted).casefold()]
+    if wanted in known or len(hits) == 1:
+        return wanted if wanted in known else hits[0]
+    if hits:
+        raise ValueError(f"Argument `{what}` may be {' or '.join(hits)}: write {wanted!r} as one of these.")
+    lower = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(str(wanted).casefold(), lower, 1, cutoff=0.0)
+    raise ValueError(
+        f"Argument `{what}` must be one of {', '.join(known)}, but is {wanted!r}; the nearest is {lower[near[0]]}."
+    )
 
 
 def list_models(dataset: str = "liu2024", task: str | None = "multi-document-qa") -> list[str]:
@@ -144,9 +173,9 @@ def load_baselines(model: str, dataset: str = "liu2024") -> list[Baseline]:
     """Closed-book and oracle accuracies of a model; empty where none are published.
 
     Raises:
-        ValueError: if there is no such dataset or model.
+        ValueError: as `load_curves`.
     """
-    load_curves(dataset, model, task=None)
+    dataset, model = _named("dataset", dataset, _DATASETS), load_curves(dataset, model, task=None)[0].name
     with (
         resources.files("jaxkinetic.inference")
         .joinpath(f"data/{dataset}_baselines.csv")
@@ -178,7 +207,7 @@ def read_curves(path: str | Path, n_items: int | None = None) -> list[RetrievalC
 
 
 def _load(dataset: str) -> list[RetrievalCurve]:
-    check_choice("dataset", dataset, _DATASETS)
+    dataset = _named("dataset", dataset, _DATASETS)
     with resources.files("jaxkinetic.inference").joinpath(f"data/{dataset}.csv").open(encoding="utf-8") as file:
         return _parse(table(file), dataset, None)
 
@@ -235,12 +264,8 @@ def _parse(reader: csv.DictReader, where: str, n_items: int | None) -> list[Retr
                 raise ValueError(f"{place}: position must be an integer from 0 to {items - 1:g}, but is {value:g}.")
             value = (value + _POSITION_OFFSET) / items
         questions = number(row, "n_questions", place) if row.get("n_questions") else None
-        key = (
-            row.get("model") or "",
-            row.get("task") or "",
-            None if items is None else int(items),
-            row.get("source") or "",
-        )
+        name, task, origin = (_text(row, column, place) for column in ("model", "task", "source"))
+        key = (name, task, None if items is None else int(items), origin)
         groups.setdefault(key, []).append((value, number(row, accuracy, place), questions))
     if not groups:
         raise ValueError(f"File {where} must have rows, but has none.")
@@ -249,6 +274,14 @@ def _parse(reader: csv.DictReader, where: str, n_items: int | None) -> list[Retr
         _as_fractions(np.array([a for rows in groups.values() for _, a, _ in rows]), where)
         percent = any(a > 1 for rows in groups.values() for _, a, _ in rows)
     return [_curve(key, rows, percent, where) for key, rows in groups.items()]
+
+
+def _text(row: dict[str, Any], column: str, place: str) -> str:
+    """Read a name, without control characters, which a terminal would obey."""
+    text = row.get(column) or ""
+    if any(unicodedata.category(c) == "Cc" for c in text):
+        raise ValueError(f"{place}: {column} must not hold control characters, but is {text!r}.")
+    return text
 
 
 def _curve(key: tuple, rows: list[tuple[float, float, float | None]], percent: bool, where: str) -> RetrievalCurve:

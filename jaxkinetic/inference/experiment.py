@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import (
     check_choice,
@@ -126,6 +127,7 @@ def plan_experiment(
     if np.unique(at).size < at.size:
         raise ValueError(f"Argument `sources` must not repeat a position, but is {np.sort(at)}.")
     counts = np.asarray(n_questions, dtype=float)
+    check_sensible(n_questions=counts, time=time, vocab_size=vocab_size)
     if counts.ndim > 1 or counts.size not in (1, at.size) or not np.all(np.isfinite(counts) & (counts >= 1)):
         raise ValueError(
             f"Argument `n_questions` must be at least 1, one or for each position, but is {n_questions}."

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import (
     as_positions,
@@ -225,11 +226,13 @@ def check_problem(curves: Sequence[RetrievalCurve], time: float, vocab_size: int
     _check_curves(curves)
     check_positive("time", time)
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(time=time, vocab_size=vocab_size)
 
 
 def check_ranges(beta_range: tuple[float, float], lam_range: tuple[float, float]) -> Range:
     """Refuse ranges that cannot be searched."""
     check_positive("beta_range", np.asarray(beta_range))
+    check_sensible(beta_range=beta_range, lam_range=lam_range)
     if not beta_range[0] < beta_range[1]:
         raise ValueError(f"Argument `beta_range` must increase, but is {beta_range}.")
     if not (-math.inf < lam_range[0] < 0 < lam_range[1] < math.inf):

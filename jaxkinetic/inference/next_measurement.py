@@ -27,6 +27,7 @@ from jax.scipy.special import gammaln, log_ndtr, ndtr, xlog1py, xlogy
 from jax.scipy.stats import norm
 from jaxtyping import Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import as_numbers, as_positions, check_type
 from jaxkinetic.inference.curves import RetrievalCurve
@@ -115,6 +116,7 @@ def next_measurement(posterior: Posterior, n_questions: Any = None, sources: Any
     counts = np.unique(as_numbers("n_questions", (asked, 4 * asked) if n_questions is None else n_questions))
     if not counts.size or not np.all(np.isfinite(counts) & (counts >= 1)):
         raise ValueError(f"Argument `n_questions` must be at least 1, but is {counts}.")
+    check_sensible(n_questions=counts)
     ends = np.array([(0.5 / c.n_items, 1 - 0.5 / c.n_items) if c.n_items else (0.0, 1.0) for c in posterior.curves])
     even = np.linspace(max(ends.min(), 0.5 / _POSITIONS), min(ends.max(), 1 - 0.5 / _POSITIONS), _POSITIONS)
     at = as_positions("sources", even if sources is None else sources)

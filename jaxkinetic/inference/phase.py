@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import Scalar, check_finite, check_positive, check_times, round_up, trusted
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import ExpCosine, required_modes
@@ -128,6 +129,7 @@ def phase_edges(beta: Any, lam: Any, vocab_size: Any = 8) -> tuple[np.ndarray, n
 def _points(**given):
     """Checked and broadcast arrays, the number of modes that resolve beta, and that of modes that count."""
     arrays = {name: np.asarray(value, dtype=jnp.result_type(float)) for name, value in given.items()}
+    check_sensible(**arrays)
     check_positive("beta", arrays["beta"])
     check_finite("lam", arrays["lam"])
     check_times("time", arrays.get("time", 0.0))

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import PRNGKeyArray, check_at_least, check_choice, check_level, check_positive, trusted
 from jaxkinetic.inference.curves import RetrievalCurve, as_curves
@@ -235,6 +236,7 @@ def fit_by_simulation(
     check_problem(curves, time, vocab_size)
     bounds = check_ranges(beta_range, lam_range)
     check_at_least("n_tokens", n_tokens, 2)
+    check_sensible(n_tokens=n_tokens, steps=steps, batch=batch, max_blocks=max_blocks)
     for name, value in (("steps", steps), ("batch", batch), ("max_blocks", max_blocks)):
         check_at_least(name, value, 2)
     for name, value in (("tolerance", tolerance), ("memory", memory)):

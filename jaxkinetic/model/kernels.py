@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     Scalar,
     as_float,
@@ -109,6 +110,7 @@ class ExpCosine(Kernel):
 
     def __init__(self, beta: float | Array, n_modes: int | None = None):
         beta, known = _check_sharpness(beta), is_concrete(beta)
+        check_sensible(beta=beta)
         self.beta = as_float(beta)
         needed = required_modes(float(beta) if known else _LARGEST_TRACED, self.beta.dtype)
         if n_modes is None:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import Angles, Scalar, check_at_least, finite_scalar
 from jaxkinetic.sums import causal_sum, convolved_average, weight_totals
 
@@ -54,6 +55,7 @@ class PositionalWeights(eqx.Module):
     def weights(self, n_tokens: int) -> Float[Array, "token token"]:
         """All weights omega_{jk} (2.1), normalised by (1.2), as a dense matrix (j, k); row one is zero."""
         check_at_least("n_tokens", n_tokens, 2)
+        check_sensible(n_tokens=n_tokens)
         j = jnp.arange(n_tokens)
         causal = j[None, :] < j[:, None]
         distance = (jnp.maximum(j[:, None] - j[None, :], 0) / n_tokens).astype(self.dtype)
@@ -100,6 +102,9 @@ class ALiBi(PositionalWeights):
     """
 
     lam: Scalar = eqx.field(converter=finite_scalar("lam"))
+
+    def __check_init__(self):
+        check_sensible(lam=self.lam)
 
     def log_weight(self, distance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """-lam s."""

@@ -16,6 +16,7 @@ import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Complex, Float, Shaped
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     Angles,
     PRNGKeyArray,
@@ -99,6 +100,7 @@ class UniformPrompts(PromptLaw):
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` uniform angles in [0, 2 pi)."""
         check_at_least("n_tokens", n_tokens, 2)
+        check_sensible(n_tokens=n_tokens)
         return jax.random.uniform(key, (n_tokens,), maxval=_TWO_PI)
 
     @property
@@ -151,6 +153,7 @@ class CodewordPrompts(PromptLaw):
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` codewords, as angles."""
         check_at_least("n_tokens", n_tokens, 2)
+        check_sensible(n_tokens=n_tokens)
         logits = jnp.log(jax.vmap(self.atom_probabilities)(_positions(n_tokens)))
         return self.atoms[jax.random.categorical(key, logits)]
 
@@ -192,6 +195,7 @@ class DensityPrompts(PromptLaw):
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` angles by inverting the distribution function, to rounding."""
         check_at_least("n_tokens", n_tokens, 2)
+        check_sensible(n_tokens=n_tokens)
         uniform = jax.random.uniform(key, (n_tokens,))
         modes = jax.vmap(self._at)(_positions(n_tokens))
         n = jnp.arange(1, modes.shape[1] + 1)
@@ -238,6 +242,7 @@ class ClusterPrompts(PromptLaw):
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` angles, consecutive tokens near the same centre."""
         check_at_least("n_tokens", n_tokens, 2)
+        check_sensible(n_tokens=n_tokens)
         stretch = (jnp.arange(1, n_tokens + 1) * self.centers.size - 1) // n_tokens
         return self.centers[stretch] + self.width * jax.random.normal(key, (n_tokens,))
 

@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import check_at_least
 from jaxkinetic.limit.closed_form import mode_weights, needed_modes
 from jaxkinetic.retrieval.window import within_half_word, wrap
@@ -22,6 +23,7 @@ def decode(theta: Float[Array, "*shape"], vocab_size: int) -> Int[Array, "*shape
         [0, 2, 0]
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     return jnp.round(theta * vocab_size / (2 * math.pi)).astype(int) % vocab_size
 
 
@@ -41,6 +43,7 @@ def hard_accuracy(
         0.667
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     u = wrap(last - source)
     return jnp.mean(within_half_word(u, vocab_size).astype(u.dtype))
 
@@ -63,6 +66,7 @@ def soft_accuracy(
         0.7124
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     images = 2 * math.pi * jnp.arange(-6, 7)
     distance = jnp.subtract.outer(wrap(last - source), images)
     return jnp.mean(jnp.sum(jnp.exp(-((vocab_size * distance / math.pi) ** 2) / 2), axis=-1))
@@ -81,6 +85,7 @@ def soft_accuracy_fourier(
         0.7124
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     weights = mode_weights(vocab_size, needed_modes(vocab_size))
     n = jnp.arange(1, weights.size + 1)
     # Wrapped first: n times a large angle would lose digits.

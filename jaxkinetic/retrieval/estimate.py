@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
 from jaxkinetic.model import Layer, PromptLaw
@@ -145,6 +146,7 @@ def estimate_profile(
             out because its limit is not resolved; it says what helps.
     """
     check_at_least("n_prompts", n_prompts, 1)
+    check_sensible(n_prompts=n_prompts)
     check_positive("memory", memory)
     here = local_devices(devices)
     check_first(first)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     Scalar,
     as_float,
@@ -133,6 +134,7 @@ def law_profile(
     """
     check_at_least("vocab_size", vocab_size, 2)
     check_scalar("time", time)
+    check_sensible(time=time, vocab_size=vocab_size)
     time = as_float(check_times("time", time))
     if np.ndim(sources) != 1:
         raise ValueError(
@@ -190,6 +192,7 @@ def uniform_codeword_correction(model: CausalAttention, time: Any, vocab_size: i
     for name, value in (("time", time), ("source", source)):
         check_scalar(name, value)
     time, source = as_float(check_times("time", time)), as_float(check_positions("source", source))
+    check_sensible(time=time, vocab_size=vocab_size)
     time = model.check_resolved(time)
     n_modes = closed_form.needed_modes(vocab_size)
     weights = closed_form.mode_weights(vocab_size, n_modes)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     Scalar,
     as_float,
@@ -126,5 +127,6 @@ def check_profile(model: CausalAttention, time: Any, vocab_size: int) -> Scalar:
     """Check the arguments of a profile and return the depth; it carries the checks of traced parameters."""
     check_at_least("vocab_size", vocab_size, 2)
     check_scalar("time", time)
+    check_sensible(time=time, vocab_size=vocab_size)
     time = as_float(check_times("time", time))
     return time if is_concrete(*jax.tree.leaves(model.kernel)) else model.check_resolved(time)

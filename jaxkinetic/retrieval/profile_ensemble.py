@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     PRNGKeyArray,
     as_float,
@@ -134,6 +135,7 @@ def prepare_profile(
     check_positive("time", time)
     check_at_least("vocab_size", vocab_size, 2)
     check_at_least("n_tokens", n_tokens, 2)
+    check_sensible(time=time, vocab_size=vocab_size, n_tokens=n_tokens)
     check_choice("accuracy", accuracy, ("soft", "hard"))
     every = law.is_uniform and estimator_named(estimator).takes_all_sources
     tokens = source_tokens(sources, n_tokens, every)

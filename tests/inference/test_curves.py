@@ -82,6 +82,37 @@ def test_unknown_names_list_the_known_ones(call, known):
         call()
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: load_curves(model="longchat-13b-16k"),
+            "longchat-13b-16k has no curves of multi-document-qa, but of",
+        ),
+        (lambda: load_curves(model="LongChat 13B (16K)"), r"the nearest is LongChat-13B \(16K\)"),
+        (lambda: load_curves(model="MPT-30b-instruct"), "may be MPT-30B-Instruct or mpt-30b-instruct: write"),
+        (lambda: load_curves(task="key-value"), "the nearest is key-value-retrieval"),
+        (lambda: load_baselines("claude"), "the nearest is Claude-1.3"),
+    ],
+)
+def test_a_selection_of_nothing_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_names_are_found_in_any_case():
+    (exact,) = load_curves(model="mpt-30b-instruct", task="Key-Value-Retrieval")
+    assert (exact.name, exact.task) == ("mpt-30b-instruct", "key-value-retrieval")
+    assert [c.name for c in load_curves("LIU2024", "claude-1.3")] == ["Claude-1.3"] * 3
+    assert load_baselines("CLAUDE-1.3", "Liu2024") == load_baselines("Claude-1.3") != []
+
+
+def test_control_characters_in_a_file_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("sigma,accuracy,model\n0.2,0.5,plain\n0.8,0.7,\x1b[31mred\n")
+    with pytest.raises(ValueError, match=r"row 3: model must not hold control characters, but is '\\x1b\[31mred'"):
+        read_curves(tmp_path / "a.csv")
+
+
 def test_baselines_are_those_of_the_table():
     by_setting = {b.setting: b for b in load_baselines("MPT-30B-Instruct")}
     assert set(by_setting) == {"closed_book", "oracle"}
