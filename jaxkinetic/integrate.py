@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
 from jaxkinetic._bounds import check_sensible
@@ -156,6 +157,11 @@ def constant_steps(step: float | Scalar) -> Solve:
     Failures do not stop the program: look at ``result``.
     """
     return Solve(solver=diffrax.Tsit5(), step=step, max_steps=CONSTANT_STEPS, throw=False)
+
+
+def largest_error_steps(rtol: float, atol: float) -> Solve:
+    """Options whose tolerances bound the error of every component, not its root mean square over all of them."""
+    return Solve(controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=optx.max_norm))
 
 
 def march(

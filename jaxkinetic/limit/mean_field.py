@@ -2,12 +2,10 @@
 
 from typing import Any, Literal
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
 from jaxtyping import Array, Complex, Float
 
 from jaxkinetic._types import (
@@ -21,7 +19,7 @@ from jaxkinetic._types import (
     check_type,
     is_concrete,
 )
-from jaxkinetic.integrate import Solve, as_times, integrate
+from jaxkinetic.integrate import Solve, as_times, integrate, largest_error_steps
 from jaxkinetic.limit import chebyshev, fourier
 from jaxkinetic.limit.mean_field_equation import CharacteristicMeanField, FourierMeanField, MeanFieldEquation
 from jaxkinetic.limit.resolution import Resolution, Tails, solve_resolved
@@ -242,7 +240,7 @@ def solver_options(options: Any, dtype: Any) -> Solve:
         check_type("options", options, Solve)
         return options
     rtol, atol = (1e-12, 1e-13) if jnp.finfo(dtype).bits >= 64 else (1e-6, 1e-6)
-    return Solve(controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=optx.max_norm))
+    return largest_error_steps(rtol, atol)
 
 
 def first_resolution(prompts: PromptLaw, tolerance: float | None = None) -> Resolution:

@@ -5,7 +5,7 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxkinetic._types import Angles, check_angles, is_concrete, trusted
 from jaxkinetic.integrate import Solve, as_times, integrate
@@ -26,6 +26,11 @@ class Trajectory(eqx.Module):
     angles: Float[Array, "time token"]
     stats: dict[str, Any]
     result: diffrax.RESULTS
+
+    @property
+    def succeeded(self) -> Bool[Array, ""]:
+        """Whether the solve reached the last time; otherwise the angles mean nothing."""
+        return self.result == diffrax.RESULTS.successful
 
     def __str__(self) -> str:
         """Summarise shape, times, precision and steps."""

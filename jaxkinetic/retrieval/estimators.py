@@ -12,7 +12,6 @@ prediction for the same prompt (`control`), the variance falls by another O(N).
 import abc
 from typing import Any, ClassVar
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -62,7 +61,7 @@ class Problem(eqx.Module):
         if self.n_steps is not None:
             return march(lambda theta, model: model.velocity(theta), start, self.time, self.n_steps, self.model)[-1]
         found = solve(self.model, start, self.time[None], constant_steps(self.step))
-        return jnp.where(found.result == diffrax.RESULTS.successful, found.angles[0, -1], jnp.nan)
+        return jnp.where(found.succeeded, found.angles[0, -1], jnp.nan)
 
     def window(self, u: Array) -> Array:
         """The decoder's window h."""
