@@ -1,5 +1,6 @@
 """The only place that calls `diffrax.diffeqsolve`: options in, values at the saved times out."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
-from jaxkinetic._types import Scalar, check_at_least, check_increasing, check_positive, check_times
+from jaxkinetic._bounds import check_sensible
+from jaxkinetic._types import Scalar, check_at_least, check_increasing, check_positive, check_times, is_concrete
 
 CONSTANT_STEPS = 256
 
@@ -30,7 +33,8 @@ class Solve(eqx.Module):
         atol: absolute tolerance; the same as ``rtol`` if None.
         step: length of constant steps, which may be traced; adaptive if None.
         controller: a diffrax step-size controller, which replaces ``rtol``, ``atol`` and ``step``.
-        adjoint: how derivatives pass through the solve; `diffrax.ForwardMode()` for forward mode.
+        adjoint: how derivatives pass through the solve. None lets both forward and reverse mode through;
+            `diffrax.RecursiveCheckpointAdjoint()` is somewhat faster in reverse mode, which alone it serves.
         max_steps: most steps that a solve may take.
         progress: whether to show a progress bar, or a progress meter of diffrax.
         throw: whether a solve that fails is an error. If not, look at ``result``: the values of a failed
@@ -42,8 +46,8 @@ class Solve(eqx.Module):
     atol: float | None = eqx.field(default=None, static=True)
     step: float | Scalar | None = None
     controller: diffrax.AbstractStepSizeController | None = None
-    adjoint: diffrax.AbstractAdjoint = eqx.field(default_factory=diffrax.RecursiveCheckpointAdjoint)
-    max_steps: int = eqx.field(default=65536, static=True)
+    adjoint: diffrax.AbstractAdjoint | None = None
+    max_steps: int = eqx.field(default=4096, static=True)
     progress: diffrax.AbstractProgressMeter = eqx.field(converter=_meter, default=False)
     throw: bool = eqx.field(default=True, static=True)
 
@@ -57,6 +61,17 @@ class Solve(eqx.Module):
             raise ValueError("Argument `step` must be None where `rtol` or `atol` is given.")
         if self.controller is not None and (self.step, self.rtol, self.atol) != (None, None, None):
             raise ValueError("Argument `controller` must be None where `rtol`, `atol` or `step` is given.")
+
+    def with_adjoint(self, *inputs: PyTree) -> "Solve":
+        """The same options with an adjoint: one for both modes if any of ``inputs`` is traced.
+
+        Known inputs are not differentiated, and the loop of a reverse-mode adjoint is the fastest for them.
+        """
+        if self.adjoint is not None:
+            return self
+        known = is_concrete(*jax.tree.leaves(inputs))
+        adjoint = diffrax.RecursiveCheckpointAdjoint() if known else diffrax.DirectAdjoint()
+        return dataclasses.replace(self, adjoint=adjoint)
 
     def _controller(self, dtype: Any) -> diffrax.AbstractStepSizeController:
         if self.controller is not None:
@@ -89,6 +104,7 @@ def as_times(times: Any, dtype: Any = None) -> Float[Array, " time"]:
     if np.ndim(given) == 0:
         given = given[None]
     given = check_times("times", check_increasing("times", given))
+    check_sensible(times=given)
     return jnp.asarray(given, dtype=dtype)
 
 
@@ -120,7 +136,7 @@ def integrate(
         args=args,
         saveat=diffrax.SaveAt(ts=times),
         stepsize_controller=controller,
-        adjoint=options.adjoint,
+        adjoint=diffrax.RecursiveCheckpointAdjoint() if options.adjoint is None else options.adjoint,
         max_steps=options.max_steps,
         progress_meter=options.progress,
         throw=options.throw,
@@ -136,8 +152,16 @@ def reason(error: BaseException) -> str:
 
 
 def constant_steps(step: float | Scalar) -> Solve:
-    """Options for ensembles: steps of one length, which may be traced, by a scheme of fifth order."""
-    return Solve(solver=diffrax.Tsit5(), step=step, max_steps=CONSTANT_STEPS)
+    """Options for ensembles: steps of one length, which may be traced, by a scheme of fifth order.
+
+    Failures do not stop the program: look at ``result``.
+    """
+    return Solve(solver=diffrax.Tsit5(), step=step, max_steps=CONSTANT_STEPS, throw=False)
+
+
+def largest_error_steps(rtol: float, atol: float) -> Solve:
+    """Options whose tolerances bound the error of every component, not its root mean square over all of them."""
+    return Solve(controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=optx.max_norm))
 
 
 def march(

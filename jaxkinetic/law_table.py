@@ -1,6 +1,6 @@
-"""Prompt laws by name, or by a table of numbers as TOML files hold them.
+"""Prompt laws from a name, or from a table of numbers such as a TOML file holds.
 
-    [law]                        # one of: waves, a density; probabilities, codewords
+    [law]                        # either waves, for a density, or probabilities, for codewords
     waves = [{ n = 1, cos = [0.6], turn = 2 }, { n = 2, sin = [0, 0.2] }]
 
 Lists of amplitudes and probabilities are coefficients of 1, sigma, sigma^2, ...
@@ -26,18 +26,22 @@ LAWS: dict[str, dict[str, Any]] = {
 
 
 def build_law(law: Any) -> "PromptLaw":
-    """The law of a name, "uniform", "smooth" or "codewords", or of a table with ``waves`` or ``probabilities``.
+    """Build a prompt law from its name or its table.
 
-    Waves make a density; each adds, with polynomials c (``cos``) and s (``sin``) and a turning rate r (``turn``),
+    ``waves`` give a density: each adds to f_o = 1, with polynomials c (``cos``) and s (``sin``) and a turning rate
+    r (``turn``),
 
-        c(sigma) cos(n theta - r sigma) + s(sigma) sin(n theta - r sigma)
+        c(sigma) cos(n theta - r sigma) + s(sigma) sin(n theta - r sigma).
 
-    to f_o = 1. Probabilities have a row for each codeword m at 2 pi m / M, the coefficients of p_m(sigma). A
-    table with neither is uniform.
+    ``probabilities`` give codewords: row m holds the coefficients of p_m(sigma), the probability of the codeword at
+    angle 2 pi m / M. An empty table is the uniform law.
+
+    Args:
+        law: "uniform", "smooth" or "codewords", or a table with ``waves`` or ``probabilities``.
 
     Raises:
-        ValueError: on unknown names and keys, on values of another kind, and as `DensityPrompts` and
-            `CodewordPrompts` on densities and probabilities that are none.
+        ValueError: on an unknown name or key, a value of the wrong kind, and as `DensityPrompts` and
+            `CodewordPrompts` on a density or probabilities that are not valid.
     """
     from jaxkinetic.model import CodewordPrompts, UniformPrompts
     from jaxkinetic.model.tables import Polynomials
@@ -79,7 +83,7 @@ def _density(waves: Any) -> "PromptLaw":
 
 
 def _padded(rows: list[list[float]]) -> list[list[float]]:
-    """Coefficients of 1, sigma, ..., up to the highest degree among the rows."""
+    """Extend every row of coefficients with zeros to the highest degree among them."""
     degree = max(len(row) for row in rows)
     return [row + [0.0] * (degree - len(row)) for row in rows]
 
@@ -91,14 +95,14 @@ def _rows(value: Any, key: str) -> list[list[float]]:
 
 
 def numbers(value: Any, key: str) -> list[float]:
-    """A list of numbers, as floats; anything else is refused by the key's name."""
+    """Convert a list of numbers to floats; raise with the name of the key for anything else."""
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise ValueError(f"Argument `{key}` must be a list of numbers, but is {value!r}.")
     return [number(x, key) for x in value]
 
 
 def number(value: Any, key: str) -> float:
-    """A number, as a float; anything else is refused by the key's name."""
+    """Convert a number to a float; raise with the name of the key for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"Argument `{key}` must be made of numbers, but holds {value!r}.")
     try:
@@ -110,13 +114,17 @@ def number(value: Any, key: str) -> float:
 
 
 def read_toml(path: Path, known: Sequence[str]) -> dict[str, Any]:
-    """The table of a TOML file that may hold the keys that are known.
+    """Read a TOML file, in UTF-8 whatever the locale.
+
+    Args:
+        path: the file.
+        known: keys that it may hold.
 
     Raises:
-        ValueError: on a file that cannot be read, text that is not TOML, and other keys.
+        ValueError: if the file cannot be read, is not TOML, or holds another key.
     """
     try:
-        table = tomllib.loads(Path(path).read_text())
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"The configuration {path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -126,7 +134,7 @@ def read_toml(path: Path, known: Sequence[str]) -> dict[str, Any]:
 
 
 def check_keys(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    """Refuse a key that is none of those known, with the nearest of them."""
+    """Raise if a key is unknown, with the nearest known one."""
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1, cutoff=0.0)[0]

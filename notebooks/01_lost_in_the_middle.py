@@ -34,9 +34,9 @@ from jaxkinetic import plotting
 # %% [markdown]
 # ## What was measured
 #
-# Liu et al. (2023) put the one document that answers a question at different places among 20 and counted
-# right answers. Error bars are binomial, 2655 questions a point. Without any document the model knows
-# 56 per cent of the answers (dashed): in the middle the right document is of no use at all.
+# Liu et al. (2023) placed the one document that answers a question at different positions among 20 and counted correct
+# answers. Error bars are binomial, with 2655 questions per point. Without any document the model answers 56 per cent
+# of the questions (dashed): in the middle, the right document does not help at all.
 
 # %%
 plotting.plot_measured("GPT-3.5-Turbo", n_items=20)
@@ -52,7 +52,7 @@ plt.show()
 #
 # with sharpness $\beta$ and positional bias $\lambda$. For uniform prompts the correlation of the last token with the
 # initial value of the token at $\sigma_0 = i/N$ is, to leading order, a closed form: the retrieval profile
-# $S_t(\sigma_0)$ of (1.21), which sits in the accuracy of a decoder through (1.20).
+# $S_t(\sigma_0)$ of (1.21), which enters the accuracy of a decoder through (1.20).
 
 # %%
 model = jk.CausalAttention(kernel=jk.ExpCosine(beta=1.0), positions=jk.ALiBi(lam=1.0))
@@ -68,10 +68,10 @@ plotting.plot_profiles(model, (0.25, 0.5, 1.0, 1.5, 2.0, 2.4), vocab_size=8)
 plt.show()
 
 # %% [markdown]
-# Early tokens are reused by all later ones: that is the rise on the left, $S_t \to \infty$ as $\sigma_0 \to 0$. The
-# positional bias favours recent tokens: that is the rise on the right. With depth $t$ the minimum wanders to the
-# end, until recency is lost, exactly at the threshold printed above. Theorem 1.3 proves the U only
-# while $t \sup_n a_n \le \min(3-\sqrt3,\, 2(1-e^{-\lambda}))$; the profile itself says how far it outlives the theorem:
+# Early tokens are reused by all later ones, which makes the rise on the left, $S_t \to \infty$ as $\sigma_0 \to 0$. The
+# positional bias favours recent tokens, which makes the rise on the right. As the depth $t$ grows, the minimum moves
+# towards the end until recency is lost, exactly at the threshold printed above. Theorem 1.3 proves the U only
+# while $t \sup_n a_n \le \min(3-\sqrt3,\, 2(1-e^{-\lambda}))$; the profile shows how far it extends beyond the theorem:
 
 # %%
 depths = jnp.linspace(0.05, 2.6, 120)
@@ -91,9 +91,9 @@ plt.show()
 # %% [markdown]
 # ## The particles
 #
-# Sixty-four tokens in four packets, as in Figure 3: crosses mark where tokens began, rings where they are, colours
-# the reading order. The last token first stays with its own packet (recency), and in the end everything has collapsed
-# onto the first token (primacy).
+# Sixty-four tokens in four packets, as in Figure 3: crosses mark the initial angles, rings the current ones, colours the
+# reading order. The last token first stays with its own packet (recency); in the end all tokens have collapsed
+# onto the first one (primacy).
 
 # %%
 clusters = jk.ClusterPrompts(centers=[0.5, 2.2, 3.6, 5.2], width=0.12)
@@ -104,8 +104,8 @@ plotting.plot_snapshots(trajectory)
 plt.show()
 
 # %% [markdown]
-# The velocity costs $O(N)$, not $O(N^2)$, so that long prompts are no trouble; and everything is differentiable.
-# Here is how the last of 4096 tokens answers to the initial angle of every other one:
+# A velocity costs $O(N)$ rather than $O(N^2)$, so that long prompts are affordable, and everything is differentiable.
+# This is the response of the last of 4096 tokens to the initial angle of every other one:
 
 # %%
 long_prompt = jk.UniformPrompts().sample(jax.random.key(1), 4096)
@@ -137,8 +137,7 @@ plotting.plot_fit(fit)
 plt.show()
 
 # %% [markdown]
-# The honest answer: the curves do not tell $\beta$. Two regions of $(\beta, \lambda)$ describe the data about equally
-# well: a ridge along which $\lambda \propto \beta$, where the curves are U-shaped, and a strong bias with a rise near
-# the end only. As both go to zero on the ridge, the shape tends to $r\sigma_0 - \log\sigma_0$ with
-# $r = 2\lambda/(a_1 t)$: that one number is about all a shallow curve can say. What more could be measured to tell
-# them apart is a question for the design of experiments.
+# The curves do not identify $\beta$. Two regions of $(\beta, \lambda)$ describe the data about equally well: a ridge along
+# which $\lambda \propto \beta$, where the curves are U-shaped, and a strong bias with a rise near the end only. As both
+# parameters go to zero on the ridge, the shape tends to $r\sigma_0 - \log\sigma_0$ with $r = 2\lambda/(a_1 t)$; that one
+# number is about all that a shallow curve can tell. `04_fitting_real_curves` asks which measurement would tell more.

@@ -14,8 +14,8 @@
 # %% [markdown]
 # # From particles to the limit
 #
-# Prompts of N tokens with a law that varies with position approach the mean field (1.10), and their
-# covariances, times N, the cross-correlation (1.18). Here both limits are solved, looked at, and compared with
+# Prompts of N tokens whose law varies with position approach the mean field (1.10), and their covariances, times N,
+# approach the cross-correlation (1.18). This notebook solves both limits, draws them, and compares them with
 # particles: Theorem 1.1 with its rates, the covariances and sensitivities of Lemma 3.1, Theorem 1.2, and the weights
 # behind them, (2.2) and (2.4).
 
@@ -41,7 +41,7 @@ model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
 # ## The mean field of a smooth law
 #
 # $f_\circ(\sigma, \theta) = 1 + 0.6 \cos(\theta - 2 \sigma) + 0.2\, \sigma \sin 2 \theta$: the favoured angle turns
-# with position. Attention draws angles together, the later tokens behind the earlier.
+# with position. Attention draws angles together, and later tokens follow earlier ones.
 
 # %%
 law = jk.DensityPrompts(lambda s: jnp.stack([0.3 * jnp.exp(-2j * s), -0.1j * s]))
@@ -64,8 +64,8 @@ plt.show()
 # %% [markdown]
 # ## Correlations with a source
 #
-# $\hat C(1, \sigma, n; \sigma_0)$ for $\varphi = e^{i\theta}$. All tokens after the source carry its memory; how
-# much depends on the source, and for uniform prompts on nothing but (1.23).
+# $\hat C(1, \sigma, n; \sigma_0)$ for $\varphi = e^{i\theta}$. All tokens after the source are correlated with it; for
+# uniform prompts (dashed) the correlation is (1.23).
 
 # %%
 sources = jnp.array([0.05, 0.3, 0.7])
@@ -86,8 +86,8 @@ plt.show()
 # %% [markdown]
 # ## How fast the solvers converge
 #
-# Errors of the mean field and of the correlations fall faster than any power, in polynomials of position, in polynomials
-# from the source on, and in Fourier modes of the angle, down to the tolerance of the steps in t.
+# Errors of the mean field and of the correlations fall faster than any power of the number of nodes in position, of nodes
+# from the source on, and of Fourier modes in the angle, down to the tolerance of the time steps.
 
 # %%
 everywhere, few = jnp.linspace(0.05, 1, 40), 6
@@ -132,7 +132,7 @@ axes[0].set_ylabel("largest error over largest value, t = 1")
 plt.show()
 
 # %% [markdown]
-# At the default sizes both the smooth law and the codewords of below are converged: against finer nodes, more modes and
+# At the default sizes both the smooth law and the codewords used below are converged. With finer nodes, more modes and
 # tighter steps they change by
 
 # %%
@@ -146,10 +146,10 @@ for name, some in (("smooth", law), ("codewords", words)):
 # %% [markdown]
 # ## Uniform over codewords, or over the circle
 #
-# Uniform prompts of M codewords are at rest as those on the circle are, but carry the modes $n = 0$ mod $M$. Their
-# retrieval differs from (1.21), in closed form (lines) and by the solver of any law (points). More words alone do not
-# close the gap: the decoder sharpens with M, and its modes near $n = M$ look to codewords like those near $n = 0$.
-# Few words remember ever less as beta grows: tokens that rest on one word hold each other there.
+# Prompts that are uniform over M codewords are at rest, like those that are uniform on the circle, but they have the modes
+# $n = 0$ mod $M$. Their retrieval differs from (1.21); lines are its closed form, points the solver for any law. More words
+# alone do not close the gap: the decoder sharpens with M, and on codewords its modes near $n = M$ are aliases of those near
+# $n = 0$. With few words retrieval decreases as $\beta$ grows, because tokens on the same word hold each other there.
 
 # %%
 betas = jnp.linspace(0.1, 4, 40)
@@ -246,10 +246,10 @@ plt.show()
 # %% [markdown]
 # ## Lemma 3.1: sensitivities and covariances
 #
-# (3.5): what moving token k does to token i is of order $1/i$ and grows slowly with $\log(i / k)$; for uniform prompts
-# the limit predicts its root mean square, $\sqrt{2 \sum_n g_{a_n}^2} / N$. (3.3): covariances of the codewords of above
-# fall as $1/i$ at a fixed ratio $i / j$, and at fixed i grow slowly with $\log(i / j)$. Their noise is kept at the order
-# of the signal by running all four words of token j, and by subtracting from token i the characteristic of the limit.
+# (3.5): the sensitivity of token i to token k is of order $1/i$ and grows slowly with $\log(i / k)$; for uniform prompts
+# the limit predicts its root mean square, $\sqrt{2 \sum_n g_{a_n}^2} / N$. (3.3): the covariances of the codewords above
+# fall as $1/i$ at a fixed ratio $i / j$, and at fixed i grow slowly with $\log(i / j)$. Two steps reduce their noise to the
+# order of the signal: all four words of token j are run, and the characteristic of the limit is subtracted from token i.
 # i = N throughout.
 
 
@@ -375,9 +375,9 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# The same by drawing one token again, which serves every law: with $\theta_i$ drawn anew and both prompts run,
-# Cov(X, φ) is half the mean of (X - X')(φ - φ'), whose noise is of the order of the signal. Here for both laws at
-# N = 64 and 256, source 0.3125, all readings against $e^{i\theta}$ of the source.
+# Redrawing one token gives the same and works for every law: with $\theta_i$ drawn again and both prompts run, Cov(X, φ)
+# is half the mean of (X - X')(φ - φ'), whose noise is of the order of the signal. Here both laws at N = 64 and 256 for the
+# source 0.3125, every mode of the reader against $e^{i\theta}$ of the source.
 
 
 # %%

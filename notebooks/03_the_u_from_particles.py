@@ -14,10 +14,10 @@
 # %% [markdown]
 # # The U from particles
 #
-# At $N$ tokens the memory that the last token keeps of one source is a signal of size $1/N$ under noise of size 1.
-# Averages over prompts need about $N^2$ of them before anything shows, which is why nobody sees the U of the theory
-# in a simulation. This notebook shows it, with error bars: three unbiased estimators, the rate at which finite
-# prompts approach the limit (Theorem 1.2), and what becomes of the U at and past the theorem's condition (1.22).
+# In a prompt of $N$ tokens the correlation of the last token with a source is a signal of size $1/N$ under noise of size 1.
+# Plain averages need about $N^2$ prompts to resolve it, which is why the U of the theory is not visible in a naive
+# simulation. This notebook shows it with error bars: three unbiased estimators, the rate at which finite prompts
+# approach the limit (Theorem 1.2), and the fate of the U at and beyond the theorem's condition (1.22).
 
 # %%
 import sys
@@ -38,16 +38,18 @@ key = jax.random.key(0)
 # %% [markdown]
 # ## Signal and noise
 #
-# The same 512 prompts of 64 tokens, read in three ways. *Naive* averages
-# $N \sum_n w_n \cos n(\theta_N(t) - \theta_i(0))$. *Adjoint* integrates by parts in the source's initial angle: how
-# far the last token moves when the source does, from one reverse pass for all sources. The *control variate* subtracts
-# what the limit predicts for that very prompt, whose mean is known.
+# The same 512 prompts of 64 tokens, evaluated in three ways. *Naive* averages
+# $N \sum_n w_n \cos n(\theta_N(t) - \theta_i(0))$. *Adjoint* integrates by parts in the source's initial angle and so needs
+# the derivative of the last token in every source, which one reverse pass gives. The *control variate* subtracts the
+# limit's prediction for the same prompt, whose mean is known.
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
 cases = (("naive", False), ("adjoint", False), ("adjoint", True))
 for ax, (estimator, control), colour in zip(axes, cases, (COLOURS[0], COLOURS[2], COLOURS[3]), strict=True):
-    found = jk.estimate_profile(model, 1.0, 8, 64, 512, key, estimator=estimator, control_variate=control)
+    found = jk.estimate_profile(
+        model, 1.0, 8, 64, n_prompts=512, key=key, estimator=estimator, control_variate=control
+    )
     plot_estimate(found, ax, colour)
     plot_profile_line(model, 1.0, 8, ax)
     ax.set_title(f"{estimator}{', control variate' if control else ''}", fontsize=11)
@@ -59,14 +61,14 @@ plt.show()
 # %% [markdown]
 # ## Prompts of words
 #
-# Codewords allow no integration by parts. Drawing the source again and running both prompts serves any law. Here
-# four codewords with $p(\sigma) = (0.4 - 0.2\sigma, 0.3, 0.2 - 0.1\sigma, 0.1 + 0.3\sigma)$, against the correlation
+# Codewords allow no integration by parts. Redrawing the source and running both prompts works for any law. Here are four
+# codewords with $p(\sigma) = (0.4 - 0.2\sigma, 0.3, 0.2 - 0.1\sigma, 0.1 + 0.3\sigma)$, compared with the correlation
 # equations (1.17), (1.18).
 
 # %%
 words = jk.CodewordPrompts(lambda s: [0.4 - 0.2 * s, 0.3, 0.2 - 0.1 * s, 0.1 + 0.3 * s])
-found = jk.estimate_profile(model, 1.0, 4, 128, 512, key, words)
-limit = jk.retrieval_profile(model, 1.0, 4, found.sources, words)
+found = jk.estimate_profile(model, 1.0, 4, 128, n_prompts=512, key=key, prompts=words)
+limit = jk.retrieval_profile(model, 1.0, 4, found.sources, prompts=words)
 figure, ax = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
 plot_estimate(found, ax)
 ax.plot(found.sources, limit.values, "x", color=COLOURS[1], label="limit, correlation solver")
@@ -77,9 +79,9 @@ print(f"{found.estimator}, at most {np.abs(found.values / limit.values - 1).max(
 # %% [markdown]
 # ## Theorem 1.2: the distance to the limit falls as $1/N$
 #
-# The distance is far below the noise of a prompt. Two more steps uncover it (`scripts/convergence.py`): the prompt is
+# The distance is far below the noise of one prompt. Two more steps resolve it (`scripts/convergence.py`): the prompt is
 # run with every value of the source, so that only the other tokens fluctuate, and the estimate is regressed on the
-# waves of those, whose means are known.
+# Fourier modes of those tokens, whose means are known.
 
 # %%
 sys.path.append("..")
@@ -136,10 +138,10 @@ axes[0].set_ylabel(r"$S_N(\sigma_0)$ above the limit's lowest (%)")
 plt.show()
 
 # %% [markdown]
-# Nothing happens at the condition. 100, 300 and 1000 tokens at three positional biases, with up to 32 times the prompts
-# (`python scripts/finite_n.py`): above, the rise against depth; below, profiles past the condition. Where the second
-# side of (1.22) binds, the limit loses its recency soon after it, and prompts do within their error bars; where the first
-# one does, the U outlives the condition by far.
+# Nothing happens at the condition. The figure has 100, 300 and 1000 tokens at three positional biases, with up to 32 times
+# the prompts (`python scripts/finite_n.py`): above, the rise against depth; below, profiles beyond the condition. Where the
+# second side of (1.22) binds, the limit loses its recency soon after it, and so do prompts within their error bars; where
+# the first side binds, the U extends far beyond the condition.
 #
 # ![Rise towards the end against depth, and profiles past the condition, for N = 100, 300 and 1000](figures/finite_n.png)
 
@@ -147,14 +149,16 @@ plt.show()
 # ## A fit where there is no closed form
 #
 # Sixteen tokens, drawn from the four codewords above: neither the limit nor uniform prompts describe a curve that was
-# measured there. `fit_by_simulation` fits $\beta$ and $\lambda$ through the particles. The curve is planted, with
-# $\beta = 0.7$, $\lambda = -2$ and 10,000 questions at each of eight positions. On the right, the means of $\beta$ and
-# $\lambda$ over each block of stochastic steps (hollow: left out), the estimate, and its 68 per cent interval.
+# measured there. `fit_by_simulation` fits $\beta$ and $\lambda$ through the particles. The curve is synthetic, with
+# $\beta = 0.7$, $\lambda = -2$ and 10,000 questions at each of eight positions. The panels on the right show the means of
+# $\beta$ and $\lambda$ over each block of stochastic steps (hollow: left out), the estimate and its 68 per cent interval.
 
 # %%
 planted = jk.CausalAttention(jk.ExpCosine(beta=0.7), jk.ALiBi(lam=-2.0))
 sources = (np.arange(8) + 0.5) / 8
-shape = jk.estimate_profile(planted, 1.0, 4, 16, 8192, jax.random.key(5), words, sources=sources, n_steps=2).values
+shape = jk.estimate_profile(
+    planted, 1.0, 4, 16, n_prompts=8192, key=jax.random.key(5), prompts=words, sources=sources, n_steps=2
+).values
 truth = 0.3 + 0.4 * (shape - shape.min()) / np.ptp(shape)
 curve = jk.RetrievalCurve(sources, np.random.default_rng(1).binomial(10_000, truth) / 10_000, 10_000)
 fit = jk.fit_by_simulation(

@@ -15,8 +15,8 @@
 # # Fitting real curves
 #
 # What do measured retrieval curves say about the sharpness of attention $\beta$ and the positional bias $\lambda$? This
-# notebook fits the published curves of Liu et al. (2023), asks how sure the fit is, weighs the model against simpler
-# and freer curves, says which measurement would help, and ends with an experiment that would settle it.
+# notebook fits the published curves of Liu et al. (2023), quantifies the uncertainty, compares the model with simpler
+# and more flexible curves, finds the measurement that would help most, and plans an experiment that would settle it.
 # Equation numbers are those of [arXiv 2605.09213](https://arxiv.org/abs/2605.09213).
 
 # %%
@@ -33,8 +33,8 @@ from jaxkinetic import plotting
 # %% [markdown]
 # ## The data
 #
-# A model answers 2655 questions, each with one right document among 10, 20 or 30, at every position of that document.
-# The model of the curve is
+# A language model answers 2655 questions, each with one relevant document among 10, 20 or 30, for several positions of that
+# document. The model of the curve is
 #
 # $$\text{accuracy}(\sigma_0) = c_0 + c_1 S_t(\sigma_0; \beta, \lambda), \qquad c_1 \ge 0,$$
 #
@@ -53,8 +53,8 @@ plt.show()
 # %% [markdown]
 # ## Least squares, for every model
 #
-# An end marked `<` or `>` is where the search ends, not the data: the parameter is unidentified. p is the probability
-# of a chi-squared as large if the model were true.
+# An end marked `<` or `>` is set by the search range and not by the data: the parameter is unidentified. p is the
+# probability of a chi-squared at least as large if the model were true.
 
 # %%
 fits = [jk.fit_curves(jk.load_curves(model=m)) for m in jk.list_models()]
@@ -68,15 +68,15 @@ plotting.plot_fits(fits)
 plt.show()
 
 # %% [markdown]
-# The curves of GPT-3.5 reject the model, whatever $\beta$ and $\lambda$: with error bars of one per cent, and a contrast
-# that is the same at all lengths where the theory lets it fall as $1/N$. LongChat, Claude and MPT do not reject it
-# strongly, and in none of these does one curve tell $\beta$.
+# The curves of GPT-3.5 reject the model for all $\beta$ and $\lambda$: their error bars are one per cent, and their contrast
+# is the same at all lengths, whereas the theory predicts a decay as $1/N$. LongChat, Claude and MPT do not reject the
+# model strongly, and none of their curves identifies $\beta$.
 #
 # ## Why beta is not identified
 #
 # As $\beta$ and $\lambda$ go to 0 together, the shape tends to $r\sigma_0 - \log\sigma_0$ with
-# $r = 2\lambda / (a_1 t)$, and $c_1$ takes up the size. Along that ridge nothing changes that an offset and a contrast
-# do not absorb. Here is the limit, beside the shapes themselves at one value of r:
+# $r = 2\lambda / (a_1 t)$, and $c_1$ absorbs the amplitude. Along that ridge an offset and a contrast absorb every change.
+# Here is the limit, beside the shapes themselves at one value of r:
 
 # %%
 sources = np.linspace(0.02, 1.0, 200)
@@ -105,9 +105,9 @@ plt.show()
 # %% [markdown]
 # ## The posterior
 #
-# The exact posterior of $(\beta, \lambda)$, offset and contrast integrated in closed form, under priors that stand above
-# the figure. An end that the prior sets is marked as open. The evidence, which pays for freedom, is set beside that of
-# constant, quadratic and free-form curves.
+# The exact posterior of $(\beta, \lambda)$, with offset and contrast integrated in closed form and the priors stated above
+# the figure. An end set by the prior is marked as open. The evidence, which penalises flexibility, is compared with that
+# of constant, quadratic and free-form curves.
 
 # %%
 posteriors = {
@@ -126,12 +126,12 @@ plotting.plot_posterior(posteriors["MPT-30B-Instruct"])
 plt.show()
 
 # %% [markdown]
-# MPT-30B-Instruct, the one of these models that really uses ALiBi, has two modes. In one $\lambda$ is large: only the
-# last few documents have an effect, and the rise at the start is noise. In the other $\lambda\sim\beta$: a U along the
-# ridge. Fifteen points with error bars of one per cent do not tell which.
+# MPT-30B-Instruct, the only one of these models that actually uses ALiBi, has two modes. In one $\lambda$ is large: only
+# the last few documents have an effect, and the rise at the start is noise. In the other $\lambda\sim\beta$: a U along
+# the ridge. Fifteen points with error bars of one per cent do not distinguish them.
 #
-# For GPT-3.5 a free form has the larger evidence: a model of two parameters cannot be had so cheaply. LongChat's curves
-# are where this theory does best, against all alternatives.
+# For GPT-3.5 the free form has the larger evidence, in spite of its many parameters. The theory does best for LongChat,
+# against all alternatives.
 #
 # ## Do two models share beta and lambda?
 #
@@ -149,9 +149,9 @@ for parameter in ("beta", "lam"):
 # %% [markdown]
 # ## Which measurement would help most?
 #
-# The information about $(\beta, \lambda)$ that one more point of a curve is expected to give, over the posterior of what
-# is known so far, in nats: the region shrinks by about $e^{-I}$. The models ask for opposite things. MPT's question is
-# whether only the last documents matter, and a point there says so; of LongChat the start of the prompt is unknown.
+# The expected information about $(\beta, \lambda)$ from one more point of a curve, over the current posterior, in nats: the
+# region shrinks by about $e^{-I}$. The models need opposite measurements. For MPT the question is whether only the
+# last documents matter, and a point there answers it; for LongChat the start of the prompt is uncertain.
 
 # %%
 for m in ("MPT-30B-Instruct", "LongChat-13B (16K)"):
@@ -163,8 +163,8 @@ for m in ("MPT-30B-Instruct", "LongChat-13B (16K)"):
 # %% [markdown]
 # ## An experiment that would settle it
 #
-# The Fisher information says beforehand how well a planned curve tells $\beta$ and $\lambda$. Five positions do not, at
-# any number of questions that anybody asks; a sharper decoder (small M), a larger bias and more positions do.
+# The Fisher information tells in advance how well a planned curve determines $\beta$ and $\lambda$. Five positions do not
+# suffice for any realistic number of questions; small M, a larger bias and more positions do.
 
 # %%
 plans = {
@@ -180,9 +180,9 @@ for label, (n_positions, n_questions, beta, lam, c0, c1, vocab_size) in plans.it
     print(f"{label:<50} beta {planned[label].describe('beta')}, lam {planned[label].describe('lam')}")
 
 # %% [markdown]
-# Fisher information is local: it does not see a second mode. Synthetic experiments, drawn from the planted values
-# $\beta = 2$, $\lambda = 6$ of the last two plans, do: at weak contrast the ridge at small $\beta$ describes the curve as
-# well, and the posterior says so; at strong contrast it is gone.
+# Fisher information is local and misses a second mode. Synthetic experiments, drawn from the values $\beta = 2$,
+# $\lambda = 6$ of the last two plans, reveal it: at weak contrast the ridge at small $\beta$ describes the curve equally
+# well, and the posterior includes it; at strong contrast it is gone.
 
 # %%
 for label in list(plans)[2:]:

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Flattening the U
 #
-# The U comes from two things: early tokens are reused by all later ones, and the positional weight favours recent
-# ones. The first is causality and stays; the second is ours to choose. This notebook computes the retrieval profile
-# for weights other than ALiBi, and designs one whose profile is flat at the same mean attention distance.
+# The U has two causes: early tokens are reused by all later ones, and the positional weight favours recent ones. The first
+# follows from causality and stays; the second is ours to choose. This notebook computes the retrieval profile for
+# weights other than ALiBi, and designs weights whose profile is flat at the same mean attention distance.
 
 # %%
 import jax
@@ -37,8 +37,8 @@ sources = np.linspace(0.02, 1, 200)
 #
 # For uniform prompts the profile of any causal weight $b$ is a series in the iterated kernels of its averaging
 # operator, $S_t(\sigma_0) = \sum_m h_m(\sigma_0) \frac{t^{m+1}}{(m+1)!} \sum_n w_n a_n^{m+1}$ with
-# $h_m(\sigma_0) = (K^m k)(1, \sigma_0)$: computed once for each $b$, they serve every $\beta$, $t$ and $M$. Three
-# weights of the same mean attention distance, which differ in how they spread it:
+# $h_m(\sigma_0) = (K^m k)(1, \sigma_0)$. Computed once for each $b$, they serve every $\beta$, $t$ and $M$. Here are three
+# weights with the same mean attention distance:
 
 # %%
 alibi = jk.ALiBi(1.0)
@@ -82,9 +82,9 @@ print(f"largest relative difference {float(np.max(np.abs(series / exact - 1))):.
 # %% [markdown]
 # ## A flat profile
 #
-# The profile is differentiable in $b$. Least squares over a spline of $\log b$, the mean attention distance held
-# exactly by a tilt $e^{-\mu s}$, makes it flat: more weight on the closest tokens and on the middle, less on the far
-# end: early tokens need it least, because all later tokens carry them.
+# The profile is differentiable in $b$. Least squares over a spline of $\log b$ makes it flat, while a tilt $e^{-\mu s}$ holds
+# the mean attention distance exactly. The result has more weight on the closest tokens and on the middle, and less on
+# the far end: early tokens need it least, because all later tokens carry them.
 
 # %%
 designed = jk.design_weights(kernel, time, vocab_size, distance)
@@ -96,15 +96,15 @@ print(
 print(f"mean attention distance: {distance:.6f} and {designed.mean_distance:.6f}; converged: {designed.converged}")
 
 # %% [markdown]
-# How fine the weights may be decides how flat the profile gets, for they must bend sharply at both ends: with
-# `n_knots=21` it becomes 5 times flatter than ALiBi's, with 11 hardly at all. Beyond the range that was asked for, at
+# The weights must bend sharply at both ends, so that the number of knots limits the flatness: with `n_knots=21` the profile
+# is 5 times flatter than ALiBi's (range 0.076), with 11 hardly flatter (0.30). Outside the requested range, at
 # $\sigma_0 > 0.95$, the spike at the closest tokens shows in the profile.
 
 # %% [markdown]
 # ## Simpler weights
 #
-# How much of this do weights of a few parameters do? Two exponentials, which particles run in linear time, and power
-# laws, at the same mean attention distance:
+# How much of this can weights with few parameters achieve? Here are two exponentials, which particles evaluate in linear
+# time, and power laws, at the same mean attention distance:
 
 # %%
 for family in ("exponentials", "power-law"):
@@ -114,7 +114,7 @@ for family in ("exponentials", "power-law"):
 # %% [markdown]
 # ## A profile to order
 #
-# A target need not be flat. Here the profile is to rise towards the end, without the rise at the start:
+# The target need not be flat. This one rises towards the end, without the rise at the start:
 
 # %%
 at = np.linspace(0.05, 0.95, 61)
@@ -126,14 +126,16 @@ print(f"furthest from the target: ALiBi {ordered.alibi_range:.3f}, designed {ord
 # %% [markdown]
 # ## What particles say
 #
-# Prompts of 512 tokens, with the flat weights and with ALiBi: means over nine windows of positions, whose errors come
-# from the joint covariance of all sources.
+# Prompts of 512 tokens, with the designed weights and with ALiBi: means over nine windows of positions, with errors from
+# the joint covariance of all sources.
 
 # %%
 found = []
 for positions in (designed.positions, designed.alibi):
     model = jk.CausalAttention(kernel, positions)
-    estimate = jk.estimate_profile(model, time, vocab_size, 512, 256, jax.random.key(0), sources="all", joint=True)
+    estimate = jk.estimate_profile(
+        model, time, vocab_size, 512, n_prompts=256, key=jax.random.key(0), sources="all", joint=True
+    )
     found.append(jk.window_means(estimate, np.linspace(0.05, 0.95, 10)))
 plot_design(designed, tuple(found))
 plt.show()

@@ -1,4 +1,4 @@
-"""The benchmark whose table stands in the README: every speed is a ratio within one run on one machine.
+"""The benchmark whose table stands in scripts/README.md: every speed is a ratio within one run on one machine.
 
     python scripts/benchmark.py            # the table, two to three minutes
     python scripts/benchmark.py --quick    # without the prompt of 2^20 tokens and the command line
@@ -195,8 +195,8 @@ def ensemble_row() -> tuple[str, str, str]:
 
     def ensemble() -> object:
         return jk.estimate_profile(
-            model, 1.0, 8, n_tokens, n_prompts, jax.random.key(0), estimator="naive", control_variate=False,
-            n_steps=n_steps,
+            model, 1.0, 8, n_tokens, n_prompts=n_prompts, key=jax.random.key(0), estimator="naive",
+            control_variate=False, n_steps=n_steps,
         ).values  # fmt: skip
 
     alone, whole = best_of(lambda: drift(theta), ensemble, rounds=5)
@@ -225,7 +225,7 @@ def time_ensemble() -> None:
     model = unit_model(jnp.float64)
 
     def run() -> object:
-        return jk.estimate_profile(model, 1.0, 8, 256, 1024, jax.random.key(0), n_steps=4).values
+        return jk.estimate_profile(model, 1.0, 8, 256, n_prompts=1024, key=jax.random.key(0), n_steps=4).values
 
     print(best_of(run, rounds=3)[0])
 

@@ -54,7 +54,7 @@ def distance(
     uniform = isinstance(law, jk.UniformPrompts)
     size = 8 if uniform else law.vocab_size
     tokens = np.round(np.array(PLACES) * n_tokens).astype(int) - 1
-    limit = np.asarray(jk.retrieval_profile(model, 1.0, size, (tokens + 1) / n_tokens, law).values)
+    limit = np.asarray(jk.retrieval_profile(model, 1.0, size, (tokens + 1) / n_tokens, prompts=law).values)
     sigma, time = jnp.asarray((tokens + 1) / n_tokens), jnp.asarray(1.0)
     source = tabulate_source(law, sigma, size, "soft")
     control = uniform_control(model, time, sigma) if uniform else law_control(model, law, time, sigma)
@@ -80,13 +80,13 @@ def conditional_redraw(problem: Problem, key) -> jax.Array:
     The prompt is run with every codeword as the source. On the circle 16 equispaced angles stand for all, from
     where the prompt had it on: trigonometric polynomials as these are summed exactly.
     """
-    start, p = problem.draw(key), problem.source.probabilities
-    if p is None:
+    start, atoms = problem.draw(key), problem.source.atoms
+    if atoms is None:
         around = 2 * jnp.pi * jnp.arange(_ANGLES) / _ANGLES
         angles = start[problem.tokens][:, None] + around[None, :]
         p = jnp.full(angles.shape, 1 / _ANGLES)
     else:
-        words = 2 * jnp.pi * jnp.arange(p.shape[1]) / p.shape[1]
+        words, p = atoms
         angles = jnp.broadcast_to(words, p.shape)
     ends = jax.vmap(lambda i, some: jax.vmap(lambda y: problem.last(start.at[i].set(y)))(some))(
         problem.tokens, angles

@@ -88,7 +88,7 @@ class Shape:
 def shape_of(model: jk.CausalAttention, time: float, n_tokens: int, n_prompts: int) -> Shape:
     """Estimate the profile of uniform prompts, M = 8."""
     found = jk.estimate_profile(
-        model, time, 8, n_tokens, n_prompts, jax.random.key(n_tokens), joint=True, progress=True
+        model, time, 8, n_tokens, n_prompts=n_prompts, key=jax.random.key(n_tokens), joint=True, progress=True
     )
     profile, end = change(found, _TWENTIETHS, model, time, None), change(found, _TENTHS, model, time, -2)
     return Shape(profile, profile.at(0), end.at(-1))

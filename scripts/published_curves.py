@@ -1,4 +1,4 @@
-"""The README's tables of fits to every published model and task, and of the evidence for the model.
+"""The tables in scripts/README.md of fits to every published model and task, and of the evidence for the model.
 
 python scripts/published_curves.py    # a minute
 """

@@ -99,7 +99,7 @@ def mp_profile(rate, time, lam, sigma, source):
     return mp_graphon(lam, sigma, source) * c * mp_entire_bessel(1, c * mp_variable(lam, sigma, source))
 
 
-class MpCorrection:
+class MpProfile:
     """S_t(sigma_0) of (1.21) for the exponential-cosine kernel, and its derivatives, at forty digits."""
 
     def __init__(self, beta, lam, vocab_size: int, n_modes: int | None = None):

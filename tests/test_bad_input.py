@@ -36,7 +36,12 @@ CASES = {
     "lam complex": (lambda: jk.ALiBi(jnp.asarray(1j)), "real number was expected, but the dtype is complex"),
     "no items": (lambda: jk.RetrievalCurve([0.5], [0.5], n_items=0), "`n_items` must be at least 1, but is 0"),
     "too few modes": (lambda: jk.ExpCosine(5.0, n_modes=8), r"`n_modes` must be at least \d+ .* is 8"),
-    "modes missing": (lambda: jax.jit(lambda b: jk.ExpCosine(b).beta)(1.0), "`n_modes` must be given"),
+    "beta overflowing": (lambda: jk.ExpCosine(710.0), "`beta` must be at most 700 in float64, .* but is 710"),
+    "beta overflowing in single": (
+        lambda: jk.ExpCosine(jnp.float32(88)),
+        "`beta` must be at most 79 in float32, .* but is 88",
+    ),
+    "lam beyond the scan": (lambda: jk.u_shape(model(lam=1e308), 1.0, 8), "`lam` must be at most 1e\\+09, but is"),
     "modes fractional": (lambda: jk.SmoothKernel(jnp.cos, n_modes=1.5), "`n_modes` must be an integer"),
     "kernel odd": (lambda: jk.SmoothKernel(jnp.sin), "`function` must be even"),
     "kernel kinked": (lambda: jk.SmoothKernel(lambda x: jnp.abs(jnp.sin(x))), "`function` must be smooth"),
@@ -133,7 +138,7 @@ def test_refused_before_compilation(door, monkeypatch):
         ("particles.simulate", "_simulate"),
         ("particles.drift", "velocity"),
         ("retrieval.profile", "_retrieval_profile"),
-        ("retrieval.profile", "_u_shape"),
+        ("retrieval.u_shape", "_u_shape"),
     ]:
         monkeypatch.setattr(importlib.import_module(f"jaxkinetic.{module}"), name, compiled)
     bad = {

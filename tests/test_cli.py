@@ -59,73 +59,25 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture, monke
     assert capsys.readouterr().out.strip() == importlib.metadata.version("jaxkinetic") == jk.__version__
 
 
-@pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)])
-def test_help_is_complete_and_does_not_wait_for_jax(arguments: list[str]) -> None:
+def test_help_of_every_command_does_not_wait_for_jax() -> None:
     code = (
         "import sys; from jaxkinetic.cli import main\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        "sys.exit('jax' in sys.modules or 'matplotlib' in sys.modules)"
+        "for command in sys.argv[1:]:\n"
+        "    sys.argv = ['jaxkinetic', *command.split(), '--help']\n"
+        "    try: main()\n"
+        "    except SystemExit as stop: assert stop.code == 0\n"
+        "sys.exit(bool({'jax', 'matplotlib', 'xarray', 'zarr'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0
-    options = {
-        "": COMMANDS,
-        "fit": [
-            "--model",
-            "--csv",
-            "--all",
-            "--task",
-            "--level",
-            "--beta-range",
-            "--n-tokens",
-            "--law",
-            "--out",
-            "--json",
-        ],
-        "posterior": [
-            "--model",
-            "--all",
-            "--csv",
-            "--pool",
-            "--time",
-            "--beta-range",
-            "--level",
-            "--out",
-            "--json",
-        ],
-        "profile": ["--beta", "--lam", "--time", "--vocab-size", "--out", "--json"],
-        "estimate": ["--n-tokens", "--n-prompts", "--estimator", "--accuracy", "--sources", "--seed", "--out"],
-        "limit": [
-            "--beta",
-            "--times",
-            "--sources",
-            "--law",
-            "--config",
-            "--out",
-            "--json",
-            "--npz",
-            "probabilities = [",
-        ],
-        "sensitivity": ["--beta", "--lam", "--time", "--vocab-size", "--edge", "--n-positions", "--n-questions"],
-        "phase": [
-            "--beta",
-            "--lam",
-            "--vocab-size",
-            "--beta-range",
-            "--lam-range",
-            "--resolution",
-            "--out",
-            "--json",
-        ],
-        "design": ["--beta", "--lam", "--time", "--vocab-size", "--mean-distance", "--check-prompts", "--json"],
-        "simulate": ["--beta", "--lam", "--n-tokens", "--times", "--prompts", "--seed", "--out", "--json"],
-        "figures": ["--out", "--seed"],
-        "sweep": ["run", "extend", "status", "plot"],
-    }
-    for option in options["".join(arguments)]:
-        assert option in done.stdout
+        [sys.executable, "-c", code, "", *COMMANDS, "sweep run"], capture_output=True, text=True, check=False,
+        env=os.environ | {"COLUMNS": "400"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    listing = done.stdout.partition("usage: jaxkinetic fit")[0]
+    assert "fit.txt" not in listing
+    assert "fit.txt" in done.stdout
+    for command in COMMANDS[:-1]:
+        assert (getattr(cli, command).__doc__ or "").partition("\n")[0] in listing
 
 
 def test_estimate_writes_what_the_library_estimates(
@@ -147,7 +99,7 @@ def test_estimate_writes_what_the_library_estimates(
     assert run(monkeypatch, "estimate", *arguments, "--json", "-", "--out", str(tmp_path)) == 0
     record = json.loads(capsys.readouterr().out)
     model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
-    found = jk.estimate_profile(model, 1.0, 3, 6, 64, jax.random.key(4), sources=[0.2, 0.6])
+    found = jk.estimate_profile(model, 1.0, 3, 6, n_prompts=64, key=jax.random.key(4), sources=[0.2, 0.6])
     assert record["values"] == found.values.tolist()
     assert record["standard_error"] == found.standard_error.tolist()
     assert (record["estimator"], record["control_variate"]) == ("adjoint", True)
@@ -181,7 +133,7 @@ def test_estimate_takes_from_a_file_what_no_flag_gives(
         "beta = 0.5\nlam = 2\ntimes = [0, 0.5]\nsources = [0.4]\n[law]\nwaves = [{ n = 1, cos = [0.4] }]\n"
     )
     sizes = ["--n-tokens", "6", "--n-prompts", "32", "--vocab-size", "3", "--accuracy", "hard"]
-    common = [*sizes, "--config", str(file), "--json", "-", "--out", str(tmp_path)]
+    common = [*sizes, "--config", str(file), "--json", "-", "--out", str(tmp_path), "--overwrite"]
     for flags, beta, lam, law, sources in (
         ([], 0.5, 2.0, {"waves": [{"n": 1, "cos": [0.4]}]}, [0.5]),
         (["--beta", "1", "--lambda", "3", "--law", "uniform", "--sources", "0.2"], 1.0, 3.0, {}, [1 / 3]),
@@ -212,15 +164,6 @@ def test_estimate_does_not_wait_for_a_limit_that_its_control_could_not_resolve(
     assert (tmp_path / "estimate.png").stat().st_size > 10_000
 
 
-def test_interrupted_commands_say_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys.modules["jaxkinetic.cli.profile"], "configure", interrupt)
-    assert run(monkeypatch, "profile") == 130
-    assert capsys.readouterr().err == "jaxkinetic: interrupted\n"
-
-
 def test_profile_prints_json_alone_on_standard_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
@@ -238,10 +181,14 @@ def test_profile_table_names_the_minimum_or_its_absence(
 ) -> None:
     assert run(monkeypatch, "profile", "--out", str(tmp_path)) == 0
     assert "at sigma_0 = 0.259276" in capsys.readouterr().out
-    assert run(monkeypatch, "profile", "--lam", "-1", "--out", str(tmp_path)) == 0
+    assert run(monkeypatch, "profile", "--lam", "-1", "--out", str(tmp_path / "other")) == 0
     table = capsys.readouterr().out
     assert "none in the interior" in table
-    assert "recency     no" in table
+    assert "recency     no (at no depth)" in table
+    assert run(monkeypatch, "profile", "--lam", "-800", "--out", str(tmp_path)) == 0
+    table = capsys.readouterr().out
+    assert "recency     no (at no depth)" in table
+    assert "nan" not in table
 
 
 def test_simulate_writes_the_trajectory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -283,7 +230,10 @@ def test_figures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     [
         (["profile", "--beta", "0"], "Argument `beta` must be positive and finite, but is 0"),
         (["profile", "--beta", "nan"], "Argument `beta` must be positive and finite, but is nan"),
+        (["profile", "--beta", "1e4"], "Argument `beta` must be at most 700 in float64"),
         (["profile", "--lam", "inf"], "Argument `lam` must be finite, but is inf"),
+        (["profile", "--lam", "1e308"], "Argument `lam` must be at most 1e+09, but is 1e+308"),
+        (["profile", "--beta", "12", "--lam", "100"], "S_t exceeds the range of float64"),
         (["profile", "--time", "-1"], "Argument `time` must be non-negative and finite, but is -1"),
         (["profile", "--vocab-size", "1"], "Argument `vocab_size` must be at least 2, but is 1"),
         (["profile", "--n-sources", "0"], "Argument `n_sources` must be at least 1, but is 0"),
@@ -294,6 +244,7 @@ def test_figures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         (["fit", "--csv", "missing.csv", "--all"], "Argument `csv` must stand alone"),
         (["fit", "--level", "2"], "Argument `level` must lie in (0, 1), but is 2"),
         (["estimate", "--n-prompts", "1"], "Argument `n_prompts` must be at least 2"),
+        (["estimate", "--n-prompts", "3", "--joint"], "Argument `n_prompts` must be at least 4"),
         (["estimate", "--seed", "99999999999999999999"], "Argument `seed` must be an integer in [0, 2^63)"),
         (["simulate", "--seed", "99999999999999999999"], "Argument `seed` must be an integer in [0, 2^63)"),
         (["fit", "--n-tokens", "32", "--seed", "-1"], "Argument `seed` must be an integer in [0, 2^63)"),
@@ -307,14 +258,11 @@ def test_bad_input_is_one_line_and_writes_nothing(
     arguments: list[str],
     message: str,
 ) -> None:
-    target = tmp_path / "out.json"
-    with_json = [] if arguments[0] == "figures" else ["--json", str(target)]
-    assert message in refusal(monkeypatch, capsys, tmp_path, *arguments, *with_json)
+    arguments = [*arguments, "--json", str(tmp_path / "out.json")]
+    assert message in refusal(monkeypatch, capsys, tmp_path, *arguments)
 
 
-@pytest.mark.parametrize(
-    "command", ["fit", "posterior", "profile", "estimate", "limit", "sensitivity", "phase", "design", "simulate"]
-)
+@pytest.mark.parametrize("command", COMMANDS[:-1])
 def test_json_that_cannot_be_written_is_refused_before_anything_is_computed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, command: str
 ) -> None:
@@ -323,9 +271,7 @@ def test_json_that_cannot_be_written_is_refused_before_anything_is_computed(
         assert "Argument `json` must be a file that can be written" in shown
 
 
-@pytest.mark.parametrize(
-    "command", ["fit", "posterior", "profile", "sensitivity", "phase", "design", "simulate", "figures"]
-)
+@pytest.mark.parametrize("command", COMMANDS[:-1])
 def test_folder_that_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, command: str
 ) -> None:

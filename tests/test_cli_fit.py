@@ -134,7 +134,7 @@ def test_a_simulated_fit_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyP
     arguments += ["--checkpoint", str(tmp_path / "fit.npz")]
     assert run(monkeypatch, "fit", *arguments) == 0
     two = json.loads((tmp_path / "fit.json").read_text())["fits"][0]
-    assert run(monkeypatch, "fit", *arguments, "--max-blocks", "3") == 0
+    assert run(monkeypatch, "fit", *arguments, "--max-blocks", "3", "--overwrite") == 0
     three = json.loads((tmp_path / "fit.json").read_text())["fits"][0]
     assert three["history"][:2] == two["history"]
     assert len(three["history"]) == 3
@@ -144,7 +144,7 @@ def test_a_simulated_fit_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyP
     ("arguments", "message"),
     [
         (["--model", "Claude-1.3", "--all"], "Argument `all` must stand alone"),
-        (["--model", "Claude-1.3", "--task", "key-value-retrieval"], "Argument `task` must be one of Claude-1.3's"),
+        (["--model", "Claude-1.3", "--task", "key-value-retrieval"], "no curves of key-value-retrieval"),
         (["--beta-range", "3", "2"], "Argument `beta_range` must increase"),
         (["--lam-range", "1", "2"], "Argument `lam_range` must be finite and include 0"),
         (["--law", "codewords"], "Argument `law` must come with `n_tokens`"),

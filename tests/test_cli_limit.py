@@ -1,7 +1,6 @@
 """`jaxkinetic limit`: its law files, its numbers, and what it refuses."""
 
 import json
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,6 +11,9 @@ from jaxkinetic import ALiBi, CausalAttention, CodewordPrompts, DensityPrompts, 
 from jaxkinetic.cli.law_file import read_settings
 from jaxkinetic.law_table import LAWS, build_law
 from tests.limit.laws import CODEWORDS, SMOOTH, codeword_probabilities, smooth_modes
+from tests.test_cli import no_cache_of_the_user, refusal, run
+
+__all__ = ["no_cache_of_the_user"]
 
 WAVES = """
 beta = 0.7
@@ -24,22 +26,6 @@ waves = [{ n = 1, cos = [0.6], turn = 2 }, { n = 2, sin = [0, 0.2] }]
 """
 
 
-@pytest.fixture(autouse=True)
-def no_cache_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # Where this is set when JAX starts it is used; set later, no cache is.
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Exit code of `jaxkinetic limit` in this process."""
-    monkeypatch.setattr(sys, "argv", ["jaxkinetic", "limit", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 # Laws ---------------------------------------------------------------------------------------------------
 
 
@@ -49,7 +35,9 @@ def test_named_laws_are_those_of_the_docstring() -> None:
     for s in (0.0, 0.37, 1.0):
         sigma = jnp.asarray(s)
         np.testing.assert_allclose(smooth.fourier(sigma, 2), smooth_modes(sigma), rtol=0, atol=1e-15)
-        np.testing.assert_allclose(codewords.at(sigma), codeword_probabilities(sigma), rtol=0, atol=1e-15)
+        np.testing.assert_allclose(
+            codewords.atom_probabilities(sigma), codeword_probabilities(sigma), rtol=0, atol=1e-15
+        )
     assert np.all(build_law("uniform").fourier(jnp.asarray(0.3), 4) == 0)
 
 
@@ -91,10 +79,10 @@ def test_densities_equal_the_librarys_own(
     file.write_text(WAVES)
     sizes = ["--n-sigma", "5", "--n-theta", "7", "--n-modes", "3"]
     arguments = ["--config", str(file), "--lam", "1", *sizes, "--out", str(tmp_path / "results")]
-    assert run(monkeypatch, *arguments, "--json", "-", "--npz", str(arrays)) == 0
+    assert run(monkeypatch, "limit", *arguments, "--json", "-", "--npz", str(arrays)) == 0
     record, found = json.loads(capsys.readouterr().out), dict(np.load(arrays))
     model = CausalAttention(ExpCosine(0.7), ALiBi(1.0))
-    own = solve_correlations(model, SMOOTH, [0.0, 0.25], jnp.array([0.4]), 2)
+    own = solve_correlations(model, SMOOTH, [0.0, 0.25], jnp.array([0.4]), observable_mode=2)
     sigma, theta = np.arange(1, 6) / 5, 2 * np.pi * np.arange(7) / 7
     density = [own.field.density(t, sigma, jnp.asarray(theta)) for t in (0.0, 0.25)]
     np.testing.assert_allclose(found["density"], density, rtol=0, atol=1e-12)
@@ -116,7 +104,7 @@ def test_codewords_give_characteristics_and_weights(
 ) -> None:
     arrays = tmp_path / "limit.npz"
     arguments = ["--law", "codewords", "--times", "0.5", "--sources", "0.3", "0.6", "--n-sigma", "4"]
-    assert run(monkeypatch, *arguments, "--out", str(tmp_path), "--npz", str(arrays)) == 0
+    assert run(monkeypatch, "limit", *arguments, "--out", str(tmp_path), "--npz", str(arrays)) == 0
     found = dict(np.load(arrays))
     model = CausalAttention(ExpCosine(1.0), ALiBi(1.0))
     own = solve_correlations(model, CODEWORDS, [0.5], jnp.array([0.3, 0.6]))
@@ -159,8 +147,7 @@ def test_bad_flags_are_one_line_and_write_nothing(
     arguments: list[str],
     message: str,
 ) -> None:
-    assert message in refusal(monkeypatch, capsys, tmp_path, *arguments)
-    assert list(tmp_path.iterdir()) == []
+    assert message in refusal(monkeypatch, capsys, tmp_path, "limit", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -195,36 +182,18 @@ def test_bad_flags_are_one_line_and_write_nothing(
 def test_bad_files_are_one_line_and_write_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, text: str, message: str
 ) -> None:
-    file = tmp_path / "law.toml"
-    file.write_text(text)
-    assert message in refusal(monkeypatch, capsys, tmp_path, "--config", str(file))
-    assert list(tmp_path.iterdir()) == [file]
+    (tmp_path / "law.toml").write_text(text)
+    (tmp_path / "empty").mkdir()
+    arguments = ["--config", str(tmp_path / "law.toml")]
+    assert message in refusal(monkeypatch, capsys, tmp_path / "empty", "limit", *arguments)
 
 
 def test_a_tolerance_reaches_the_solver(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
     """No expansion is resolved to 1e-30; the refusal says which is not and what to change."""
-    error = refusal(monkeypatch, capsys, tmp_path, "--law", "codewords", "--times", "0.5", "--tolerance", "1e-30")
+    error = refusal(
+        monkeypatch, capsys, tmp_path, "limit", "--law", "codewords", "--times", "0.5", "--tolerance", "1e-30"
+    )
     assert "above the tolerance 1e-30" in error
-    assert "or the `tolerance`" in error
-
-
-def test_folder_that_cannot_be_written(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
-) -> None:
-    (tmp_path / "occupied").write_text("not a folder")
-    assert run(monkeypatch, "--out", str(tmp_path / "occupied" / "deep")) == 2
-    assert "Argument `out` must be a folder that can be written" in capsys.readouterr().err
-    assert [p.name for p in tmp_path.iterdir()] == ["occupied"]
-
-
-def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, folder: Path, *arguments: str) -> str:
-    """The one line with which the command refuses."""
-    assert run(monkeypatch, *arguments, "--out", str(folder / "results")) == 2
-    captured = capsys.readouterr()
-    error = captured.err.strip()
-    assert captured.out == ""
-    assert error.startswith("jaxkinetic: error: ")
-    assert "\n" not in error
-    return error
+    assert "a larger `tolerance`" in error

@@ -57,7 +57,7 @@ def test_models_are_pooled_when_asked(
     assert record["log_evidence_apart"] == pytest.approx(dict(zip(names, apart, strict=True)))
     assert len(record["posteriors"][0]["curves"]) == 6
     assert f"{pooled - sum(apart):+.2f} for one beta and lam, against a pair for each of 2 models" in table
-    assert "Claude-1.3 and LongChat-13B (16K): 30 points, 10, 20, 30 items" in table
+    assert "Claude-1.3 and LongChat-13B (16K), multi-document-qa: 30 points, 10, 20, 30 items" in table
     assert [p.name for p in tmp_path.glob("*.png")] == ["posterior.png"]
 
 

@@ -76,8 +76,8 @@ def test_run_extend_status_and_plot(
     assert record["manifest"]["versions"]["jax"] == jax.__version__
     assert record["configuration"] == jk.read_config(config).record()
     assert "points      2 of 2 done, 192 prompts in all" in captured.err
-    # Nothing of the progress bar where there is no terminal.
-    assert "evaluations" not in captured.err
+    # No progress bar without a terminal.
+    assert "%|" not in captured.err
     assert record["manifest"]["model"]["kernel"] == {"name": "ExpCosine", "parameters": {"beta": [1.0]}}
 
     assert run(monkeypatch, "sweep", "extend", "--store", store, "--n-prompts", "160", "--dry-run") == 0
@@ -85,7 +85,7 @@ def test_run_extend_status_and_plot(
     assert run(monkeypatch, "sweep", "extend", "--store", f"file://{store}", "--n-prompts", "160") == 0
     said = capsys.readouterr().out
     assert "points      2 of 2 done, 320 prompts in all" in said
-    assert "went on     1 times, last extended" in said
+    assert "continued   1 times, last extended" in said
     assert run(monkeypatch, "sweep", "run", str(config), "--store", store) == 2
     assert "n_prompts is 160 there, but 96 here. Nothing was changed" in capsys.readouterr().err
 
@@ -99,7 +99,7 @@ def test_run_extend_status_and_plot(
     # Given together or apart, selections add up.
     for several in (["--select", "time=0.5", "n_tokens=8"], ["--select", "time=0.5", "--select", "n_tokens=8"]):
         name = str(tmp_path / "few.json")
-        arguments = ["sweep", "plot", "--store", store, *several, "--out", str(out), "--json", name]
+        arguments = ["sweep", "plot", "--store", store, *several, "--out", str(out), "--overwrite", "--json", name]
         assert run(monkeypatch, *arguments) == 0
         assert [p["time"] for p in json.loads(Path(name).read_text())["points"]] == [0.5]
 
@@ -138,6 +138,51 @@ def test_bad_file_is_one_line_and_writes_nothing(
     assert message in error
     assert "\n" not in error
     assert [p.name for p in tmp_path.iterdir()] == ["bad.toml"]
+
+
+def test_interrupted_it_says_so_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, config: Path
+) -> None:
+    """Ctrl-C before the third of six chunks, then before the third while it is extended."""
+    from jaxkinetic.sweep.run import _Writer
+
+    store, write, written = str(tmp_path / "s"), _Writer.write, []
+
+    def interrupted(self: _Writer, *given) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(write(self, *given))
+
+    for arguments, n_prompts in ((["run", str(config)], 64), (["extend", "--n-prompts", "160"], 256)):
+        written.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(_Writer, "write", interrupted)
+            assert run(patch, "sweep", *arguments, "--store", store) == 130
+        captured = capsys.readouterr()
+        assert captured.err.startswith("jaxkinetic: interrupted")
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+        assert int(jk.open_sweep(store)["count"].sum()) == n_prompts
+        assert run(monkeypatch, "sweep", *arguments, "--store", store) == 0
+        assert "points      2 of 2 done" in capsys.readouterr().out
+
+
+def test_a_damaged_store_is_one_line_and_a_run_says_what_it_repaired(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, config: Path
+) -> None:
+    store = tmp_path / "s"
+    jk.run_sweep(jk.read_config(config), store)
+    last = max((store / "snapshots").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    last.write_bytes(last.read_bytes()[:100])
+    for arguments in (["status"], ["plot", "--out", str(tmp_path / "out")], ["extend", "--n-prompts", "160"]):
+        assert run(monkeypatch, "sweep", *arguments, "--store", str(store)) == 2
+        error = capsys.readouterr().err.strip()
+        assert "cannot be read: its last commit is damaged. To repair it run `jaxkinetic sweep run`" in error
+        assert "\n" not in error
+    assert not (tmp_path / "out").exists()
+    with pytest.warns(UserWarning, match=r"was damaged\. It goes on from its newest commit that can be read"):
+        assert run(monkeypatch, "sweep", "run", str(config), "--store", str(store)) == 0
+    assert "last repaired" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -243,15 +288,15 @@ def on_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
     return process.wait(120), shown.decode()
 
 
-def test_progress_shows_rate_and_time_left_on_a_terminal(tmp_path: Path) -> None:
+def test_progress_shows_time_left_on_a_terminal(tmp_path: Path) -> None:
     """Also between commits: here the only one is at the end of each point."""
     (tmp_path / "one.toml").write_text(TINY.replace("chunk = 32", "chunk = 65536").replace("= 96", "= 65536"))
     code, shown = on_terminal(tmp_path, "sweep", "run", "one.toml")
     assert code == 0, shown
     assert (tmp_path / "jaxkinetic-sweep").is_dir()
     assert "point 2/2" in shown
-    bars = re.findall(r"(\d+)%\|.*?\[\d\d:\d\d<(\d\d:\d\d|\?), +(\S+) evaluations/s\]", shown)
-    inner = {int(percent) for percent, left, _ in bars if left != "?"}
+    bars = re.findall(r"(\d+)%\|.*?\[\d\d:\d\d<(\d\d:\d\d|\?)\]", shown)
+    inner = {int(percent) for percent, left in bars if left != "?"}
     assert len(inner - {0, 50, 100}) >= 3
 
 
@@ -302,7 +347,15 @@ def test_two_processes_give_the_bits_of_one_and_only_the_first_writes(tmp_path: 
     assert not (tmp_path / "1.json").exists()
     model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
     alone = jk.estimate_profile(
-        model, 1.0, 4, 8, 96, jax.random.key(0), sources=[0.3, 0.7], estimator="naive", control_variate=False
+        model,
+        1.0,
+        4,
+        8,
+        n_prompts=96,
+        key=jax.random.key(0),
+        sources=[0.3, 0.7],
+        estimator="naive",
+        control_variate=False,
     )
     record = json.loads((tmp_path / "0.json").read_text())
     assert record["values"] == alone.values.tolist()

@@ -64,7 +64,7 @@ def test_measured_figure_shows_the_closed_book_baseline() -> None:
 
 
 def test_estimates_are_drawn_with_their_error_bars():
-    found = jk.estimate_profile(MODEL, 0.5, 3, 6, 32, jax.random.key(0), n_steps=2)
+    found = jk.estimate_profile(MODEL, 0.5, 3, 6, n_prompts=32, key=jax.random.key(0), n_steps=2)
     ax = plotting.plot_estimate(found)
     segments = ax.containers[0][2][0].get_segments()  # pyright: ignore[reportIndexIssue]
     np.testing.assert_allclose([(s[1, 1] - s[0, 1]) / 2 for s in segments], 1.96 * found.standard_error, rtol=1e-9)

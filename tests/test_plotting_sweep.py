@@ -9,7 +9,8 @@ import pytest
 import jaxkinetic as jk
 from jaxkinetic import plotting
 from jaxkinetic.particles.ensemble import Moments
-from jaxkinetic.sweep.store import PointState, open_writer
+from jaxkinetic.sweep.results import PointState
+from jaxkinetic.sweep.store import open_writer
 from tests.sweep.sweeps import TINY
 
 

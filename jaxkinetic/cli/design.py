@@ -5,19 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from jaxkinetic.cli.common import (
-    Beta,
-    JsonFile,
-    Lam,
-    OutFolder,
-    Time,
-    VocabSize,
-    check_outputs,
-    configure,
-    save,
-    say,
-    write_json,
-)
+from jaxkinetic.cli.command import Results, command
+from jaxkinetic.cli.common import Beta, Lam, Time, VocabSize, option, pick
 
 if TYPE_CHECKING:
     from jaxkinetic import DesignedWeights, WindowMeans
@@ -26,14 +15,14 @@ _WINDOWS = 9
 _SEED = 0
 
 
+@command("design.png")
 def design(
     beta: Beta = 1.0,
     lam: Lam = 1.0,
     time: Time = 1.0,
     vocab_size: VocabSize = 8,
     mean_distance: Annotated[
-        float | None,
-        tyro.conf.arg(help="Mean attention distance to hold, in (0, 1); if left out ALiBi's."),
+        float | None, option("FLOAT", "Mean attention distance to hold, in (0, 1).", "that of ALiBi")
     ] = None,
     family: Annotated[
         Literal["spline", "exponentials", "power-law"],
@@ -42,24 +31,20 @@ def design(
     knots: Annotated[int, tyro.conf.arg(help="Number of distances at which a spline is free.")] = 41,
     terms: Annotated[int, tyro.conf.arg(help="Number of exponentials.")] = 2,
     target: Annotated[
-        Path | None,
-        tyro.conf.arg(
-            metavar="FILE", help="CSV with columns position and value: a profile to follow, not a flat one."
-        ),
+        Path | None, option("FILE", "CSV with columns position and value: follow this profile, not a flat one.")
     ] = None,
     first: Annotated[float, tyro.conf.arg(help="First source position of the profile to flatten.")] = 0.05,
     last: Annotated[float, tyro.conf.arg(help="Last source position of the profile to flatten.")] = 0.95,
     check_prompts: Annotated[
-        int, tyro.conf.arg(help="Check both profiles with this many prompts of particles; 0 for no check.")
+        int, tyro.conf.arg(help="Check both profiles by simulating this many prompts; 0 for no check.")
     ] = 128,
     check_tokens: Annotated[int, tyro.conf.arg(help="Number of tokens of these prompts.")] = 512,
-    out: OutFolder = Path("jaxkinetic-results"),
-    json: JsonFile = None,
-) -> None:
+) -> Results:
     """Design positional weights whose retrieval profile is flat, at the mean attention distance of ALiBi.
 
-    Writes the weights and both profiles (design.png), with those of particles as means over windows of positions.
-    With --target the profile follows that of a file, up to an offset, between its first and last position.
+    Draws the weights and both profiles (design.png), with estimates from particles as means over windows of
+    positions. With --target the profile follows the one in a file, up to an offset, between its first and last
+    position.
     """
     if not 0 < first < last < 1:
         raise ValueError(
@@ -71,8 +56,6 @@ def design(
         )
     if check_prompts and check_tokens < 20:
         raise ValueError(f"Argument `check_tokens` must be at least 20, but is {check_tokens}.")
-    check_outputs(out, json)
-    configure()
     import numpy as np
 
     from jaxkinetic import ALiBi, ExpCosine, design_weights, plotting
@@ -86,10 +69,12 @@ def design(
     estimates = (
         _estimate(designed, kernel, time, vocab_size, check_tokens, check_prompts) if check_prompts else None
     )
-    say(_table(designed, estimates), json)
-    save(plotting.plot_design(designed, estimates), out / "design.png", json)
     parameters = {"beta": beta, "time": time, "vocab_size": vocab_size}
-    write_json({**parameters, **_record(designed, estimates)}, json)
+    return Results(
+        _table(designed, estimates),
+        parameters | _record(designed, estimates),
+        {"design.png": lambda: plotting.plot_design(designed, estimates)},
+    )
 
 
 def _read_target(path: Path) -> tuple[Any, Any]:
@@ -124,8 +109,8 @@ def _estimate(
     first, second = (
         window_means(
             estimate_profile(
-                CausalAttention(kernel, positions), time, vocab_size, n_tokens, n_prompts, jax.random.key(_SEED),
-                sources="all", joint=True,
+                CausalAttention(kernel, positions), time, vocab_size, n_tokens, n_prompts=n_prompts,
+                key=jax.random.key(_SEED), sources="all", joint=True,
             ),
             edges,
         )
@@ -152,41 +137,21 @@ def _table(designed: "DesignedWeights", estimates: "tuple[WindowMeans, WindowMea
 
 
 def _weights(designed: "DesignedWeights") -> dict[str, Any]:
-    """Log b at even distances, at the knots of a spline, and the parameters of the family."""
+    """Log b at evenly spaced distances, at the knots of a spline, and the parameters of the family."""
     import jax.numpy as jnp
 
     positions = designed.positions
     distances = getattr(positions, "knots", jnp.linspace(0, 1, 41))
-    parameters = {name: getattr(positions, name).tolist() for name in positions.__dataclass_fields__}
+    parameters = pick(positions, *positions.__dataclass_fields__)
     parameters.pop("log_values", None)
-    return {
-        "family": type(positions).__name__,
-        **parameters,
-        "distances": distances.tolist(),
-        "log_weights": positions.log_weight(distances).tolist(),
-    }
+    weights = {"distances": distances, "log_weights": positions.log_weight(distances)}
+    return {"family": type(positions).__name__} | parameters | weights
 
 
 def _record(designed: "DesignedWeights", estimates: "tuple[WindowMeans, WindowMeans] | None") -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "mean_distance": designed.mean_distance,
-        "lam": float(designed.alibi.lam),
-        **_weights(designed),
-        "sources": designed.sources.tolist(),
-        "profile": designed.profile.tolist(),
-        "alibi_profile": designed.alibi_profile.tolist(),
-        "range": designed.range,
-        "alibi_range": designed.alibi_range,
-        "gain": designed.gain,
-        "converged": designed.converged,
-        "n_steps": designed.n_steps,
-    }
+    names = ("sources", "profile", "alibi_profile", "range", "alibi_range", "gain", "converged", "n_steps")
+    record = {"mean_distance": designed.mean_distance, "lam": designed.alibi.lam}
+    record |= _weights(designed) | pick(designed, *names)
     for name, found in zip(("particles", "alibi_particles"), estimates or (), strict=False):
-        record[name] = {
-            "n_tokens": found.n_tokens,
-            "n_prompts": found.n_prompts,
-            "sources": found.sources.tolist(),
-            "values": found.values.tolist(),
-            "standard_error": found.standard_error.tolist(),
-        }
+        record[name] = pick(found, "n_tokens", "n_prompts", "sources", "values", "standard_error")
     return record

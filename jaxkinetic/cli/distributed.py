@@ -1,4 +1,4 @@
-"""Several processes or hosts: `jax.distributed` is started here and nowhere else."""
+"""Several processes or hosts; the only place that starts `jax.distributed`."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class Hosts:
-    """Share the prompts among processes, also on several hosts; each runs the same command."""
+    """Share the prompts among processes on one or several hosts; each runs the same command."""
 
     distributed: Annotated[
         bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Started by Slurm (srun) or Open MPI (mpirun).")
@@ -31,7 +31,7 @@ SeveralHosts = Annotated[Hosts, tyro.conf.OmitArgPrefixes]
 
 
 def check_hosts(hosts: Hosts) -> None:
-    """Refuse flags that do not make a group of processes."""
+    """Raise ValueError unless the flags name one process of a group, or none."""
     if (hosts.coordinator, hosts.num_processes, hosts.process_id) == (None, None, None):
         return
     if None in (hosts.coordinator, hosts.num_processes, hosts.process_id):
@@ -51,7 +51,7 @@ def check_hosts(hosts: Hosts) -> None:
 
 
 def start(hosts: Hosts) -> bool:
-    """Join the other processes, if there are any; tell whether this one writes and prints."""
+    """Join the other processes, if there are any; return whether this one writes and prints."""
     import jax
 
     check_hosts(hosts)
@@ -68,7 +68,7 @@ def start(hosts: Hosts) -> bool:
 
 
 def _keep_standard_output() -> None:
-    """Leave standard output to what Python prints: the transport between processes writes there, past Python."""
+    """Send to standard error what the transport between processes writes to standard output, past Python."""
     sys.stdout.flush()
     ours = os.dup(1)
     os.dup2(2, 1)

@@ -2,33 +2,26 @@
 
 import sys
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from jaxkinetic.cli.common import (
-    JsonFile,
-    OutFolder,
-    Time,
-    VocabSize,
-    check_outputs,
-    configure,
-    save,
-    say,
-    write_json,
-)
+from jaxkinetic.cli.command import Results, command
+from jaxkinetic.cli.common import Time, VocabSize, option, pick
 from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
 from jaxkinetic.cli.law_file import Beta, ConfigFile, Lam, LawName, law_option, settle, table_of
+from jaxkinetic.cli.output import show
 from jaxkinetic.law_table import build_law
 
 if TYPE_CHECKING:
     from jaxkinetic import ProfileEstimate
 
-# Of the limit in a picture: what is not resolved so takes longer than a line is worth.
+_DEFAULTS: dict[str, Any] = {"beta": 1.0, "lam": 1.0, "law": "uniform", "sources": None}
+# Resolution of the limit that is drawn: a finer one takes longer than a line in a picture is worth.
 _SIZE, _TOLERANCE, _MOST_STEPS = (49, 49, 96), 1e-6, 1024
 
 
+@command("estimate.png")
 def estimate(
     beta: Beta = None,
     lam: Lam = None,
@@ -38,117 +31,122 @@ def estimate(
     n_prompts: Annotated[int, tyro.conf.arg(help="Number of prompts.")] = 1024,
     estimator: Annotated[
         Literal["auto", "naive", "glauber", "adjoint"],
-        tyro.conf.arg(help="naive; glauber (draw a token again); adjoint (every source at once)."),
+        tyro.conf.arg(help="naive; glauber (re-draw one token); adjoint (every source at once)."),
     ] = "auto",
     control_variate: Annotated[bool, tyro.conf.arg(help="Subtract the limit's prediction.")] = True,
     accuracy: Annotated[Literal["soft", "hard"], tyro.conf.arg(help="Decoder: (1.5) or (1.4).")] = "soft",
     sources: Annotated[
         tuple[float, ...] | Literal["all"],
-        tyro.conf.arg(
-            metavar="SIGMA ...|all",
-            help="Source positions in (0, 1); if none all, or 9 where each costs.",
-            help_behavior_hint="",
-        ),
+        option("SIGMA ...|all", "Source positions in (0, 1).", "all, or 9 where each has its own cost"),
     ] = (),
     joint: Annotated[
-        bool, tyro.conf.arg(help="Also the band that holds the whole curve at once, with 95 %.")
+        bool,
+        tyro.conf.FlagCreatePairsOff,
+        tyro.conf.arg(help="Also give the 95 % band that holds the whole curve at once."),
     ] = False,
     law: Annotated[LawName | None, law_option("uniform")] = None,
     config: ConfigFile = None,
     seed: Annotated[int, tyro.conf.arg(help="Seed of the prompts.")] = 0,
     hosts: SeveralHosts = Hosts(),  # noqa: B008
-    out: OutFolder = Path("jaxkinetic-results"),
-    json: JsonFile = None,
-) -> None:
+) -> Results | None:
     """Estimate the retrieval profile S_N(sigma_0) of prompts of N tokens, with standard errors.
 
     A TOML file as for `jaxkinetic limit` gives the law, beta, lam and sources where no flag does; its times,
     observable_mode and tolerance are for `limit` alone.
 
-    Writes a figure (estimate.png) of the estimate, its 95 % band, and the limit S_t(sigma_0) of N to infinity.
+    Draws the estimate, its 95 % band, and the limit S_t(sigma_0) as N tends to infinity (estimate.png).
     """
-    check_outputs(out, json)
+    settings = settle(locals() | {"sources": sources or None}, config, _DEFAULTS)
     check_hosts(hosts)
     if n_prompts < 2:
-        raise ValueError(f"Argument `n_prompts` must be at least 2, for an error to be seen, but is {n_prompts}.")
-    given = {"beta": beta, "lam": lam, "law": law, "sources": sources or None}
-    settings = settle(given, config, {"beta": 1.0, "lam": 1.0, "law": "uniform", "sources": None})
-    table = table_of(settings["law"])
-    configure()
+        raise ValueError(f"Argument `n_prompts` must be at least 2 for error bars, but is {n_prompts}.")
     import jax
-    import matplotlib.pyplot as plt
-    import numpy as np
 
-    from jaxkinetic import ALiBi, CausalAttention, ExpCosine, estimate_profile, plotting
-    from jaxkinetic._types import check_seed
+    from jaxkinetic import ALiBi, CausalAttention, ExpCosine, estimate_profile
+    from jaxkinetic._types import check_at_least, check_seed
+    from jaxkinetic.retrieval.band import FEWEST_PROMPTS
+    from jaxkinetic.retrieval.estimators import ESTIMATORS
     from jaxkinetic.retrieval.profile_ensemble import NoControlWarning, why_no_control
 
     check_seed(seed)
+    if joint:
+        check_at_least("n_prompts", n_prompts, FEWEST_PROMPTS)
     writes = start(hosts)
-    model = CausalAttention(ExpCosine(settings["beta"]), ALiBi(settings["lam"]))
-    prompts = build_law(table)
-    with warnings.catch_warnings(record=True) as told:
+    table = table_of(settings["law"])
+    model, prompts = CausalAttention(ExpCosine(settings["beta"]), ALiBi(settings["lam"])), build_law(table)
+    with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always", UserWarning)
         found = estimate_profile(
-            model, time, vocab_size, n_tokens, n_prompts, jax.random.key(seed), prompts, estimator=estimator,
-            control_variate=None if control_variate else False, sources=settings["sources"], accuracy=accuracy,
-            joint=joint, progress=writes,
+            model, time, vocab_size, n_tokens, n_prompts=n_prompts, key=jax.random.key(seed), prompts=prompts,
+            estimator=estimator, control_variate=None if control_variate else False,
+            sources=settings["sources"], accuracy=accuracy, joint=joint, progress=writes,
         )  # fmt: skip
     if not writes:
-        return
-    for warning in told:
-        print(f"jaxkinetic: warning: {warning.message}", file=sys.stderr)
-    unresolved = any(issubclass(warning.category, NoControlWarning) for warning in told)
-    why = why_no_control(prompts, found.estimator, accuracy) or "it would not lower these errors"
-    say(_table(found, why if control_variate and not unresolved else None), json)
+        return None
+    for warning in raised:
+        show(f"jaxkinetic: warning: {warning.message}", sys.stderr)
+    unresolved = any(issubclass(warning.category, NoControlWarning) for warning in raised)
+    why = why_no_control(prompts, ESTIMATORS[found.estimator], accuracy) or "it would not lower these errors"
+    text = _table(found, why if control_variate and not unresolved else None)
     limit, missing = None, "it is not resolved, as the warning says" if unresolved else None
     if accuracy == "soft" and not unresolved:
         limit, missing = _limit(model, prompts, time, vocab_size, found.sources)
-    if limit is not None:
-        distance = np.abs(found.values - limit)
-        say(
-            f"limit       S_N differs from S_t by {np.median(distance):.2g} (median), {distance.max():.2g} (most)",
-            json,
-        )
-    if missing is not None:
-        say(f"limit       not available: {missing}", json)
+    name = settings["law"] if config is None or isinstance(settings["law"], str) else config.name
+    title = _title(settings, name, time, found)
+    record = {
+        "beta": settings["beta"], "lam": settings["lam"], "law": table, "time": time, "seed": seed, "limit": limit,
+        "simultaneous_error": found.simultaneous_error() if joint else None,
+    } | pick(
+        found, "vocab_size", "n_tokens", "n_prompts", "estimator", "control_variate", "accuracy", "n_steps",
+        "step_error", "sources", "values", "standard_error",
+    )  # fmt: skip
+    return Results(
+        text + _distance(found, limit, missing),
+        record,
+        {"estimate.png": lambda: _draw(found, limit, model if not table else None, time, title)},
+    )
+
+
+def _distance(found: "ProfileEstimate", limit: Any, missing: str | None) -> str:
+    """How far the estimate is from the limit, or why that is not known."""
+    import numpy as np
+
+    if limit is None:
+        return f"\nlimit       not available: {missing}" if missing else ""
+    distance = np.abs(found.values - limit)
+    return f"\nlimit       |S_N - S_t| is {np.median(distance):.2g} (median), {distance.max():.2g} (largest)"
+
+
+def _draw(found: "ProfileEstimate", limit: Any, model: Any, time: float, title: str) -> Any:
+    """The estimate with its limit: a line for the model of uniform prompts, points without one."""
+    import matplotlib.pyplot as plt
+
+    from jaxkinetic import plotting
+
     figure, ax = plt.subplots(figsize=(5.6, 4), layout="constrained")
     plotting.plot_estimate(found, ax)
-    if limit is not None:
-        if table:
-            ax.plot(found.sources, limit, "x", color=plotting.COLOURS[1], label=r"limit, $S_t(\sigma_0)$")
-        else:
-            plotting.plot_profile_line(model, time, vocab_size, ax)
+    if limit is not None and model is not None:
+        plotting.plot_profile_line(model, time, found.vocab_size, ax)
+    elif limit is not None:
+        ax.plot(found.sources, limit, "x", color=plotting.COLOURS[1], label=r"limit, $S_t(\sigma_0)$")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False)
-    name = settings["law"] if config is None or isinstance(settings["law"], str) else config.name
-    ax.set_title(_title(settings, name, time, found), fontsize=10)
-    save(figure, out / "estimate.png", json)
-    record = {
-        "beta": settings["beta"], "lam": settings["lam"], "law": table, "time": time, "vocab_size": vocab_size,
-        "n_tokens": n_tokens,
-        "n_prompts": found.n_prompts, "seed": seed, "estimator": found.estimator,
-        "control_variate": found.control_variate, "accuracy": accuracy, "n_steps": found.n_steps,
-        "step_error": found.step_error, "sources": found.sources.tolist(), "values": found.values.tolist(),
-        "standard_error": found.standard_error.tolist(),
-        "limit": None if limit is None else limit.tolist(),
-        "simultaneous_error": found.simultaneous_error().tolist() if joint else None,
-    }  # fmt: skip
-    write_json(record, json)
+    ax.set_title(title, fontsize=10)
+    return figure
 
 
 def _table(found: "ProfileEstimate", why_no_control: str | None) -> str:
-    """What particles say; before the limit, which may take as long again."""
+    """What the particles say."""
     import numpy as np
 
     error = found.step_error
-    left = f"leave {error:.1e} in one prompt's values" if error else "change no value if doubled"
+    left = f"with an error of {error:.1e} in one prompt's values" if error else "and twice as many change no value"
     lines = [
         f"estimator   {found.estimator}{', control variate' if found.control_variate else ''}, {found.accuracy} "
         f"accuracy, {found.n_prompts} prompts of {found.n_tokens} tokens",
         f"S_N         {found.values.min():.4g} to {found.values.max():.4g}, lowest at sigma_0 = "
         f"{found.sources[found.values.argmin()]:.4g}",
         f"error       {np.median(found.standard_error):.2g} (median over {found.sources.size} sources)",
-        f"steps       {found.n_steps}, which {left}",
+        f"steps       {found.n_steps}, {left}",
     ]
     if why_no_control is not None and not found.control_variate:
         lines.insert(1, f"control     none: {why_no_control}")
@@ -156,7 +154,7 @@ def _table(found: "ProfileEstimate", why_no_control: str | None) -> str:
 
 
 def _title(settings: dict[str, Any], law: str, time: float, found: "ProfileEstimate") -> str:
-    """What a picture of an estimate is of."""
+    """Parameters, law and estimator, above the figure."""
     control = ", control variate" if found.control_variate else ""
     return (
         rf"$\beta$ = {settings['beta']:g}, $\lambda$ = {settings['lam']:g}, t = {time:g}, M = {found.vocab_size}, "
@@ -165,21 +163,22 @@ def _title(settings: dict[str, Any], law: str, time: float, found: "ProfileEstim
 
 
 def _limit(model: Any, prompts: Any, time: float, vocab_size: int, sources: Any) -> tuple[Any, str | None]:
-    """S_t at the sources, or why it is not to be had."""
+    """S_t at the sources, or the reason why it could not be computed."""
     import numpy as np
 
     from jaxkinetic.integrate import Solve, reason
     from jaxkinetic.limit import Resolution
-    from jaxkinetic.model import UniformPrompts
     from jaxkinetic.retrieval import law_profile, retrieval_profile
 
     try:
-        if isinstance(prompts, UniformPrompts):
+        if prompts.is_uniform:
             values = retrieval_profile(model, time, vocab_size, sources).values
         else:
             size = Resolution(*_SIZE, tolerance=_TOLERANCE)
             options = Solve(rtol=_TOLERANCE / 100, atol=_TOLERANCE / 100, max_steps=_MOST_STEPS)
-            values = law_profile(model, prompts, time, vocab_size, sources, size, options).values
+            values = law_profile(
+                model, prompts, time, vocab_size, sources=sources, resolution=size, options=options
+            ).values
     except RuntimeError as error:
         return None, reason(error)
     if not np.all(np.isfinite(values)):

@@ -1,62 +1,43 @@
-"""Settings of `jaxkinetic limit` and `estimate` from a TOML file, where no flag gives them.
+"""Settings that `jaxkinetic limit` and `estimate` read from a TOML file; flags override them.
 
-    beta = 1.0
-    lam = 1.0
-    times = [0, 0.5, 1]
-    sources = [0.1, 0.3, 0.7]
-    observable_mode = 1
-
-    [law]                        # see `jaxkinetic.law_table`
-    waves = [{ n = 1, cos = [0.6], turn = 2 }, { n = 2, sin = [0, 0.2] }]
-
-Every key may be left out.
+`jaxkinetic limit --help` shows such files; every key may be left out, and `jaxkinetic.law_table` describes [law].
 """
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-
-from jaxkinetic.cli.common import LAM_ALIASES, LAM_HELP
+from jaxkinetic.cli.common import LAM_ALIASES, LAM_HELP, option
 from jaxkinetic.law_table import LAWS, number, numbers, read_toml
 
 _KEYS = ("beta", "lam", "times", "sources", "observable_mode", "law", "tolerance")
 
 
-def option(kind: str, help: str, default: str, aliases: tuple[str, ...] = ()) -> Any:
-    """A flag that is None where it is not given: its value is then the file's, and only then the default."""
-    return tyro.conf.arg(metavar=kind, help=help, help_behavior_hint=f"(default: {default})", aliases=aliases)
-
-
 def law_option(default: str) -> Any:
-    """The flag of a law's name."""
+    """Flag for a law by name."""
     return option(f"{{{','.join(LAWS)}}}", "Prompt law by name; any other by --config.", default)
 
 
 LawName = Literal["uniform", "smooth", "codewords"]
 Beta = Annotated[float | None, option("FLOAT", "Sharpness of attention.", "1.0")]
 Lam = Annotated[float | None, option("FLOAT", LAM_HELP, "1.0", LAM_ALIASES)]
-ConfigFile = Annotated[
-    Path | None,
-    tyro.conf.arg(metavar="FILE", help="TOML file with the law, and what no flag says.", help_behavior_hint=""),
-]
+ConfigFile = Annotated[Path | None, option("FILE", "TOML file with the law, and values for flags not given.")]
 
 
 def settle(given: dict[str, Any], path: Path | None, defaults: dict[str, Any]) -> dict[str, Any]:
-    """What flags give, else a file, else the defaults.
+    """The settings named in ``defaults``: from a flag, else from a file, else the default.
 
     Raises:
         ValueError: as `read_settings`.
     """
     found = defaults | ({} if path is None else read_settings(path))
-    return found | {name: value for name, value in given.items() if value is not None}
+    return found | {name: given[name] for name in defaults if given.get(name) is not None}
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Settings of a TOML file; ``law`` is a name or a table.
+    """Read the settings in a TOML file; ``law`` is a name or a table.
 
     Raises:
-        ValueError: as `read_toml`, and on values of another kind than the key's.
+        ValueError: as `read_toml`, and on a value of the wrong kind.
     """
     settings = read_toml(path, _KEYS)
     for key in ("beta", "lam", "tolerance"):
@@ -72,7 +53,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def law_of(path: Path) -> Any:
-    """The law of a TOML file that may say nothing else: the rest is for flags.
+    """The law in a TOML file that holds nothing else.
 
     Raises:
         ValueError: as `read_settings` does, and on other keys.
@@ -80,10 +61,10 @@ def law_of(path: Path) -> Any:
     settings = read_settings(path)
     others = sorted(set(settings) - {"law"})
     if others:
-        raise ValueError(f"{path} may give the law only, but also gives {', '.join(others)}: use flags.")
+        raise ValueError(f"{path} must hold a law only, but also holds {', '.join(others)}: use flags for these.")
     return table_of(settings.get("law", {}))
 
 
 def table_of(law: Any) -> Any:
-    """The table of a law's name; what is no name stays, for `build_law` to take or refuse."""
+    """The table that a name stands for; anything else unchanged, for `build_law` to judge."""
     return LAWS[law] if isinstance(law, str) and law in LAWS else law

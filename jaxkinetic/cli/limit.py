@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxkinetic.cli.common import JsonFile, OutFolder, check_file, check_outputs, configure, save, say, write_json
-from jaxkinetic.cli.law_file import Beta, ConfigFile, Lam, LawName, law_option, option, settle
+from jaxkinetic.cli.command import Results, command
+from jaxkinetic.cli.common import option
+from jaxkinetic.cli.law_file import Beta, ConfigFile, Lam, LawName, law_option, settle
 from jaxkinetic.law_table import build_law
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+@command("limit.png")
 def limit(
     beta: Beta = None,
     lam: Lam = None,
@@ -38,25 +40,23 @@ def limit(
     config: ConfigFile = None,
     tolerance: Annotated[
         float | None,
-        option(
-            "FLOAT", "Largest tail of an expansion, relative to the solution, that counts as resolved.", "1e-11"
-        ),
+        option("FLOAT", "Largest tail of an expansion that counts as resolved, relative to the solution.", "1e-11"),
     ] = None,
     n_sigma: Annotated[int, tyro.conf.arg(help="Positions sigma = j / n in the arrays.")] = 100,
     n_theta: Annotated[int, tyro.conf.arg(help="Angles in the array of the density.")] = 120,
     n_modes: Annotated[int, tyro.conf.arg(help="Fourier modes n = 1..K in the arrays of correlations.")] = 8,
-    out: OutFolder = Path("jaxkinetic-results"),
-    json: JsonFile = None,
     npz: Annotated[
-        Path | None,
-        tyro.conf.arg(metavar="FILE", help="Also write the arrays for NumPy, complex ones as they are."),
+        Path | None, option("FILE", "Also write the arrays for NumPy; correlations as complex numbers.")
     ] = None,
-) -> None:
+) -> Results:
     """Solve the limit of infinitely many tokens, mean field (1.10) and correlations (1.17), (1.18), and draw it.
 
-    A TOML file names the law, and anything else unless a flag does. A density is a sum of waves,
-    f_o = 1 + sum of cos(sigma) cos(n theta - turn sigma) + sin(sigma) sin(n theta - turn sigma), where `cos` and
-    `sin` are coefficients of 1, sigma, sigma^2, ...; this is the law named smooth:
+    Draws f on discs, with theta as the angle and sigma as the radius, and the cross-correlation (limit.png).
+
+    The prompt law has a name (--law) or comes from a TOML file (--config), which may hold other settings too; flags
+    override it. A density is f_o = 1 plus a sum of waves, cos(sigma) cos(n theta - turn sigma) + sin(sigma)
+    sin(n theta - turn sigma), where `cos` and `sin` list the coefficients of 1, sigma, sigma^2, ... This file gives
+    the law named smooth:
 
         beta = 1.0
         lam = 1.0
@@ -66,58 +66,35 @@ def limit(
         [law]
         waves = [{ n = 1, cos = [0.6], turn = 2 }, { n = 2, sin = [0, 0.2] }]
 
-    Codewords have a row of coefficients for each probability p_m(sigma); this is the law named codewords:
+    Codewords have a row of coefficients for each probability p_m(sigma). This file gives the law named codewords:
 
         [law]
         probabilities = [[0.4, -0.2], [0.3], [0.2, -0.1], [0.1, 0.3]]
 
-    Writes limit.png: f on discs, whose angle is theta and whose radius is sigma, and the cross-correlation. The
-    arrays have axes (time, sigma, theta) for the `density` of a smooth law, (time, sigma, m) for the angles that
-    codewords have reached (`characteristics`) and (sigma, m) for their `weights`, (time, source, sigma, n) for the
-    modes of the `cross`-correlation and (time, source, n) for those of the `auto`correlation.
+    --json and --npz write arrays with axes (time, sigma, theta) for the `density` of a smooth law, (time, sigma, m)
+    for the angles that codewords have reached (`characteristics`), (sigma, m) for their `weights`, (time, source,
+    sigma, n) for the modes of the `cross`-correlation and (time, source, n) for those of the `auto`correlation.
     """
-    given = {
-        "beta": beta,
-        "lam": lam,
-        "times": times,
-        "sources": sources,
-        "observable_mode": observable_mode,
-        "law": law,
-        "tolerance": tolerance,
-    }
+    settings = settle(locals(), config, _DEFAULTS)
     for name, size in (("n_sigma", n_sigma), ("n_theta", n_theta), ("n_modes", n_modes)):
         if size < 1:
             raise ValueError(f"Argument `{name}` must be at least 1, but is {size}.")
-    check_outputs(out, json)
-    if npz is not None:
-        check_file("npz", npz, out)
-    settings = settle(given, config, _DEFAULTS)
-    configure()
-
     import numpy as np
 
     from jaxkinetic import ALiBi, CausalAttention, ExpCosine, plotting, solve_correlations
 
     model = CausalAttention(ExpCosine(settings["beta"]), ALiBi(settings["lam"]))
-    prompts = build_law(settings["law"])
-    try:
-        found = solve_correlations(
-            model, prompts, settings["times"], np.asarray(settings["sources"]), settings["observable_mode"],
-            tolerance=settings["tolerance"],
-        )  # fmt: skip
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
+    found = solve_correlations(
+        model, build_law(settings["law"]), settings["times"], np.asarray(settings["sources"]),
+        observable_mode=settings["observable_mode"], tolerance=settings["tolerance"],
+    )  # fmt: skip
     arrays = _arrays(found, n_sigma, n_theta, n_modes)
-    say(_table(found, settings["observable_mode"]), json)
-    figure = plotting.plot_limit(found)
-    save(figure, out / "limit.png", json)
     parameters = {name: settings[name] for name in ("beta", "lam", "observable_mode", "law")}
+    files: dict[Any, Any] = {"limit.png": lambda: plotting.plot_limit(found)}
     if npz is not None:
-        npz.parent.mkdir(parents=True, exist_ok=True)
-        with npz.open("wb") as file:
-            np.savez(file, **(parameters | {"law": to_json(parameters["law"])}), **arrays)
-        say(f"wrote {npz}", json)
-    write_json(parameters | _real(arrays), json)
+        law_text = {"law": to_json(parameters["law"])}
+        files[npz.absolute()] = lambda file: np.savez(file, **(parameters | law_text), **arrays)
+    return Results(_table(found, settings["observable_mode"]), parameters | _real(arrays), files)
 
 
 def _arrays(found: "Correlations", n_sigma: int, n_theta: int, n_modes: int) -> dict[str, Any]:

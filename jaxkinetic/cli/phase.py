@@ -1,46 +1,35 @@
 """`jaxkinetic phase`: where the profile is a U."""
 
-from pathlib import Path
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxkinetic.cli.common import (
-    Beta,
-    JsonFile,
-    Lam,
-    OutFolder,
-    check_outputs,
-    configure,
-    save,
-    say,
-    write_json,
-)
+from jaxkinetic.cli.command import Results, command
+from jaxkinetic.cli.common import Beta, Lam
 
 if TYPE_CHECKING:
     from jaxkinetic import PhaseDiagram
 
 
+@command("phase.npz", "phase.png")
 def phase(
     beta: Beta = 1.0,
     lam: Lam = 1.0,
-    vocab_size: Annotated[float, tyro.conf.arg(help="Vocabulary size M of the decoder; real numbers too.")] = 8.0,
-    beta_range: Annotated[tuple[float, float], tyro.conf.arg(help="Sharpness in the section at fixed lam.")] = (
-        0.1,
-        6.0,
-    ),
-    lam_range: Annotated[tuple[float, float], tyro.conf.arg(help="Positive bias in the section at fixed beta.")] = (
-        0.05,
-        20.0,
-    ),
+    vocab_size: Annotated[float, tyro.conf.arg(help="Vocabulary size M of the decoder; need not be whole.")] = 8.0,
+    beta_range: Annotated[
+        tuple[float, float], tyro.conf.arg(metavar="LOW HIGH", help="Range of beta in the section at fixed lam.")
+    ] = (0.1, 6.0),
+    lam_range: Annotated[
+        tuple[float, float],
+        tyro.conf.arg(metavar="LOW HIGH", help="Range of lam, positive, in the section at fixed beta."),
+    ] = (0.05, 20.0),
     resolution: Annotated[int, tyro.conf.arg(help="Points along each axis of a section.")] = 400,
-    out: OutFolder = Path("jaxkinetic-results"),
-    json: JsonFile = None,
-) -> None:
-    """Map where the profile of uniform prompts is a U, and how far that outlives the theorem's condition.
+) -> Results:
+    """Map where the profile of uniform prompts is a U, and how far beyond the theorem's condition it remains one.
 
     Draws two sections, lam against t at the given beta and beta against t at the given lam (phase.png): the U, the
-    exact boundary of recency, the theorem's region, location and depth of the minimum. Writes every point to
+    exact boundary of recency, the theorem's region, location and drop of the minimum. Writes every point to
     phase.npz.
     """
     for name, (low, high) in (("beta_range", beta_range), ("lam_range", lam_range)):
@@ -48,14 +37,10 @@ def phase(
             raise ValueError(f"Argument `{name}` must be positive, finite and increase, but is {(low, high)}.")
     if not 0 < lam < float("inf"):
         raise ValueError(
-            f"Argument `lam` must be positive for a phase diagram, but is {lam}: there is no U without."
+            f"Argument `lam` must be positive for a phase diagram, but is {lam}: there is no U otherwise."
         )
     if not 2 <= resolution <= 2000:
         raise ValueError(f"Argument `resolution` must lie in [2, 2000], but is {resolution}.")
-    check_outputs(out, json)
-    configure()
-    import dataclasses
-
     import jax
     import numpy as np
 
@@ -73,35 +58,29 @@ def phase(
     over_lam, over_beta = (jax.tree.map(lambda x, i=i: x[i], both) for i in (0, 1))
     sections = {"lam": over_lam, "beta": over_beta}
     records = {name: _record(s, name) for name, s in sections.items()}
-    for name, record in records.items():
-        say(_summary(name, record), json)
-    out.mkdir(parents=True, exist_ok=True)
     arrays = {
-        f"{name}_{f.name}": np.asarray(getattr(s, f.name))
-        for name, s in sections.items()
-        for f in dataclasses.fields(s)
+        f"{n}_{f.name}": np.asarray(getattr(s, f.name)) for n, s in sections.items() for f in dataclasses.fields(s)
     }
-    np.savez_compressed(out / "phase.npz", allow_pickle=False, **arrays)
-    say(f"wrote {out / 'phase.npz'}", json)
-    save(plotting.plot_phase(over_lam, over_beta), out / "phase.png", json)
-    write_json({"beta": beta, "lam": lam, "vocab_size": vocab_size, "sections": records}, json)
+    return Results(
+        "\n".join(_summary(name, record) for name, record in records.items()),
+        {"beta": beta, "lam": lam, "vocab_size": vocab_size, "sections": records},
+        {
+            "phase.npz": lambda file: np.savez_compressed(file, allow_pickle=False, **arrays),
+            "phase.png": lambda: plotting.plot_phase(over_lam, over_beta),
+        },
+    )
 
 
 def _record(section: "PhaseDiagram", name: str) -> dict[str, Any]:
-    import numpy as np
-
-    u, proved = np.asarray(section.is_u_shaped), np.asarray(section.theorem_holds)
-    return {
-        name: np.asarray(getattr(section, name))[:, 0].tolist(),
-        "recency_time": np.asarray(section.recency_time)[:, 0].tolist(),
-        "theorem_time": np.asarray(section.theorem_time)[:, 0].tolist(),
-        "outlives": np.asarray(section.outlives)[:, 0].tolist(),
-        "n_points": int(u.size),
-        "n_u_shaped": int(u.sum()),
-        "n_proved": int(proved.sum()),
-        "n_proved_but_not_u": int((proved & ~u).sum()),
-        "n_several_minima": int((np.asarray(section.n_minima) > 1).sum()),
-        "n_recency_but_not_u": int((np.asarray(section.has_recency) & ~u).sum()),
+    u, proved, has_recency = (getattr(section, x) for x in ("is_u_shaped", "theorem_holds", "has_recency"))
+    lines = {x: getattr(section, x)[:, 0].tolist() for x in (name, "recency_time", "theorem_time", "outlives")}
+    return lines | {
+        "n_points": u.size,
+        "n_u_shaped": u.sum(),
+        "n_proved": proved.sum(),
+        "n_proved_but_not_u": (proved & ~u).sum(),
+        "n_several_minima": (section.n_minima > 1).sum(),
+        "n_recency_but_not_u": (has_recency & ~u).sum(),
     }
 
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from jaxkinetic.cli.common import curve_record, dump, p_text, save, say, title, write_json
+from jaxkinetic.cli.command import Results
+from jaxkinetic.cli.common import bar, option, pick
+from jaxkinetic.cli.curves import curve_record, p_text, title
 from jaxkinetic.cli.law_file import LawName, law_of, law_option, table_of
 from jaxkinetic.law_table import build_law
 
@@ -17,37 +20,26 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Simulator:
-    """Fit through the simulator, for prompts that have no closed form: finite N, other laws."""
+    """Fit through the simulator: prompts of finite N, and of laws that have no closed form."""
 
-    n_tokens: Annotated[
-        int | None, tyro.conf.arg(metavar="N", help="Simulate prompts of N tokens.", help_behavior_hint="")
-    ] = None
+    n_tokens: Annotated[int | None, option("N", "Simulate prompts of N tokens.")] = None
     law: Annotated[LawName | None, law_option("uniform")] = None
-    config: Annotated[
-        Path | None,
-        tyro.conf.arg(
-            metavar="FILE", help="TOML file with a [law], as for `jaxkinetic limit`.", help_behavior_hint=""
-        ),
-    ] = None
+    config: Annotated[Path | None, option("FILE", "TOML file with a [law], as for `jaxkinetic limit`.")] = None
     estimator: Annotated[
         Literal["auto", "glauber", "adjoint"], tyro.conf.arg(help="As for `jaxkinetic estimate`.")
     ] = "auto"
     start: Annotated[
-        tuple[float, float] | None,
-        tyro.conf.arg(
-            metavar="BETA LAM", help="Where to start; at the closed form's fit if none.", help_behavior_hint=""
-        ),
+        tuple[float, float] | None, option("BETA LAM", "Where to start.", "the fit of the closed form")
     ] = None
-    tolerance: Annotated[float, tyro.conf.arg(help="Monte Carlo error that ends the fit, over the data's.")] = 0.1
-    max_blocks: Annotated[int, tyro.conf.arg(help="Blocks of steps after which it ends in any case.")] = 64
-    steps: Annotated[int, tyro.conf.arg(help="Stochastic steps a block.")] = 32
-    batch: Annotated[int, tyro.conf.arg(help="Prompts a step.")] = 32
+    tolerance: Annotated[
+        float, tyro.conf.arg(help="Stop once the Monte Carlo error is this fraction of the data's.")
+    ] = 0.1
+    max_blocks: Annotated[int, tyro.conf.arg(help="Stop after this many blocks of steps in any case.")] = 64
+    steps: Annotated[int, tyro.conf.arg(help="Stochastic steps in a block.")] = 32
+    batch: Annotated[int, tyro.conf.arg(help="Prompts in a step.")] = 32
     seed: Annotated[int, tyro.conf.arg(help="Seed of the prompts.")] = 0
     checkpoint: Annotated[
-        Path | None,
-        tyro.conf.arg(
-            metavar="FILE", help="Written after every block; a fit goes on from it.", help_behavior_hint=""
-        ),
+        Path | None, option("FILE", "Save the state after every block; if the file exists, continue from it.")
     ] = None
 
 
@@ -55,7 +47,7 @@ SimulatedPrompts = Annotated[Simulator, tyro.conf.OmitArgPrefixes]
 
 
 def check_simulator(simulator: Simulator) -> None:
-    """Refuse settings of the simulator without prompts to simulate, and two laws."""
+    """Raise if options of the simulator are given without --n-tokens, or two laws."""
     if simulator.n_tokens is not None:
         if simulator.law is not None and simulator.config is not None:
             raise ValueError("Argument `law` must be left out where `config` gives one.")
@@ -67,16 +59,10 @@ def check_simulator(simulator: Simulator) -> None:
 
 
 def fit_simulated(
-    groups: "list[list[RetrievalCurve]]",
-    simulator: Simulator,
-    common: dict[str, Any],
-    level: float,
-    out: Path,
-    json: str | None,
-) -> None:
-    """Fit every group through the simulator and write table, numbers and a figure of each."""
+    groups: "list[list[RetrievalCurve]]", simulator: Simulator, common: dict[str, Any], level: float
+) -> Results:
+    """Fit every group through the simulator; table, numbers, and a figure of each."""
     import jax
-    import matplotlib.pyplot as plt
 
     from jaxkinetic import fit_by_simulation, plotting
     from jaxkinetic._types import check_level, check_seed
@@ -87,30 +73,23 @@ def fit_simulated(
         raise ValueError(f"Argument `checkpoint` must be of one fit, but there are {len(groups)} to do.")
     assert simulator.n_tokens is not None
     table = table_of(simulator.law or "uniform") if simulator.config is None else law_of(simulator.config)
-    law, names = build_law(table), ("estimator", "start", "tolerance", "max_blocks", "steps", "batch", "checkpoint")
-    options = common | {name: getattr(simulator, name) for name in names}
-    fits = []
-    for curves in groups:
-        if len(groups) > 1:
-            say(f"{title(curves)}: simulating", json)
-        with warnings.catch_warnings():
-            # The table says so.
-            warnings.filterwarnings("ignore", message="The fit ended after")
-            found = fit_by_simulation(
-                curves, simulator.n_tokens, jax.random.key(simulator.seed), prompts=law, **options
-            )
-        fits.append(found)
+    law = build_law(table)
+    names = ("estimator", "start", "tolerance", "max_blocks", "steps", "batch", "checkpoint")
+    options = common | pick(simulator, *names)
+    key, fits = jax.random.key(simulator.seed), []
+    with warnings.catch_warnings():
+        # The table says so.
+        warnings.filterwarnings("ignore", message="The fit ended after")
+        for curves in bar(groups, "fits"):
+            fits.append(fit_by_simulation(curves, simulator.n_tokens, key, prompts=law, **options))
     text = "\n".join(_table(f, simulator, common, level) for f in fits)
-    say(text, json)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "fit.txt").write_text(text + "\n")
-    record = {"fits": [_record(f, level) | {"law": table, "seed": simulator.seed} | common for f in fits]}
-    (out / "fit.json").write_text(dump(record))
-    for i, found in enumerate(fits):
-        figure = plotting.plot_simulation_fit(found)
-        save(figure, out / ("fit.png" if i == 0 else f"fit-{i + 1}.png"), json)
-        plt.close(figure)
-    write_json(record, json)
+    more = {"law": table, "seed": simulator.seed} | common
+    record = {"fits": [_record(f, level) | more for f in fits]}
+    figures = {
+        f"fit-{i}.png" if i > 1 else "fit.png": partial(plotting.plot_simulation_fit, f)
+        for i, f in enumerate(fits, 1)
+    }
+    return Results(text, record, {"fit.txt": text, "fit.json": record} | figures)
 
 
 def _table(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], level: float) -> str:
@@ -142,16 +121,11 @@ def _table(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], lev
 def _record(f: "SimulationFit", level: float) -> dict[str, Any]:
     names = (
         "beta", "lam", "standard_errors", "identified", "converged", "monte_carlo_error", "chi2", "dof", "p_value",
-        "n_tokens", "estimator", "n_prompts", "n_steps", "step_error",
+        "n_tokens", "estimator", "n_prompts", "n_steps", "step_error", "covariance", "data_covariance",
+        "monte_carlo_covariance", "offset", "contrast", "sources", "values", "standard_error", "history",
     )  # fmt: skip
-    arrays = (
-        "covariance", "data_covariance", "monte_carlo_covariance", "offset", "contrast", "sources", "values",
-        "standard_error", "history",
-    )  # fmt: skip
-    return {
-        **{name: getattr(f, name) for name in names},
-        **{name: getattr(f, name).tolist() for name in arrays},
-        "intervals": {name: [*f.interval(name, level)] for name in ("beta", "lam")},
+    return pick(f, *names) | {
+        "intervals": {name: f.interval(name, level) for name in ("beta", "lam")},
         "level": level,
-        "curves": [curve_record(c) | {"fitted": f.predict(c).tolist()} for c in f.curves],
+        "curves": [curve_record(c, fitted=f.predict(c)) for c in f.curves],
     }

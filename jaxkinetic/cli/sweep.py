@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxkinetic.cli.common import JsonFile, OutFolder, check_json, check_outputs, configure, save, say, write_json
+from jaxkinetic.cli.command import JsonFile, Results, check_json, command
+from jaxkinetic.cli.common import configure
 from jaxkinetic.cli.distributed import Hosts, SeveralHosts, check_hosts, start
+from jaxkinetic.cli.output import emit
 
 if TYPE_CHECKING:
     import xarray
@@ -24,7 +26,7 @@ Store = Annotated[
 ]
 _STORE = "jaxkinetic-sweep"
 Memory = Annotated[float, tyro.conf.arg(metavar="GIB", help="Memory budget on each device, in GiB.")]
-DryRun = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Say what it takes, and write nothing.")]
+DryRun = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Estimate the work, and write nothing.")]
 _MANY = 40
 
 sweep = tyro.extras.SubcommandApp()
@@ -39,27 +41,27 @@ def run(
     hosts: SeveralHosts = Hosts(),  # noqa: B008
     json: JsonFile = None,
 ) -> None:
-    """Compute a grid of estimates into a store, or go on where it was interrupted.
+    """Compute a grid of estimates into a store, or continue after an interruption.
 
-    Every key of the TOML file may be left out. The first seven take a value or a list; the grid is their product:
+    Every key of the TOML file is optional. The first seven take a value or a list; the grid is their product:
 
         beta = [0.5, 1, 2]
         lam = 1.0
         time = 1.0
         n_tokens = [64, 128]
         vocab_size = 8
-        law = "uniform"                 # names: uniform, smooth, codewords, or of [laws.NAME]
+        law = "uniform"                 # or smooth, codewords, or the NAME of a table [laws.NAME]
         estimator = "auto"
         sources = [0.1, 0.3, 0.5]       # or "all"
         accuracy = "soft"
         control_variate = true
         joint = false                   # keep the covariance between sources
         seed = 0
-        n_steps = 4                     # constant steps to depth t; found on the first prompts if left out
+        n_steps = 4                     # constant steps to depth t; by default chosen on the first prompts
         n_prompts = 1024                # prompts at each point, and/or
         standard_error = 0.01           # the error to reach at the worst source,
-        max_prompts = 65536             # with at most so many
-        chunk = 1024                    # prompts from one commit to the next
+        max_prompts = 65536             # with at most so many prompts
+        chunk = 1024                    # prompts per commit
 
         [laws.mine]                     # as for `jaxkinetic limit`
         waves = [{ n = 1, cos = [0.6], turn = 2 }]
@@ -70,7 +72,7 @@ def run(
     configure()
     from jaxkinetic import plan_sweep, read_config, run_sweep
 
-    # Processes join before anything is computed, and reading a configuration builds its laws.
+    # Processes must join before anything is computed, and reading a configuration builds its laws.
     writes = start(hosts)
     settings = read_config(config)
     if dry_run:
@@ -102,7 +104,7 @@ def extend(
     hosts: SeveralHosts = Hosts(),  # noqa: B008
     json: JsonFile = None,
 ) -> None:
-    """Add prompts to a sweep or lower the error that it must reach; without either, go on with it."""
+    """Add prompts to a sweep or lower its target error; without either, continue it."""
     check_hosts(hosts)
     _check_memory(memory)
     check_json(json)
@@ -128,13 +130,14 @@ def extend(
 
 @sweep.command
 def status(store: Store = _STORE, json: JsonFile = None) -> None:
-    """Say what a store holds, also while it is being written."""
+    """Show the progress and results of a sweep, even while it runs."""
     check_json(json)
     configure()
     _report(store, json)
 
 
 @sweep.command
+@command("sweep.png")
 def plot(
     store: Store = _STORE,
     select: Annotated[
@@ -142,26 +145,20 @@ def plot(
         tyro.conf.UseAppendAction,
         tyro.conf.arg(metavar="NAME=VALUE ...", help="Draw these points only, as in lam=1; may be repeated."),
     ] = (),
-    out: OutFolder = Path("jaxkinetic-results"),
-    json: JsonFile = None,
-) -> None:
+) -> Results:
     """Draw profiles over the grid with 95 % error bars, and the limit where it has a closed form (sweep.png)."""
-    check_outputs(out, json)
-    configure()
     from jaxkinetic import open_sweep, plotting
 
     found = open_sweep(store)
     for choice in itertools.chain.from_iterable(select):
         found = _select(found, choice)
-    save(plotting.plot_sweep(found), out / "sweep.png", json)
-    write_json(_record(store, found), json)
+    return Results("", _record(store, found), {"sweep.png": lambda: plotting.plot_sweep(found)})
 
 
 def _tell(plan: "SweepPlan", writes: bool, json: str | None) -> None:
-    """Print what a sweep will take, in the process that prints."""
+    """Print the plan of a sweep in the process that prints."""
     if writes:
-        say(str(plan), json)
-        write_json(vars(plan), json)
+        emit(str(plan), vars(plan), json)
 
 
 def _check_memory(memory: float) -> None:
@@ -171,14 +168,15 @@ def _check_memory(memory: float) -> None:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
+    """Say what an interruption leaves; the command line prints that and exits with code 130."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise OSError("Interrupted. Finished chunks are safe; the same command goes on from there.") from stop
+        raise KeyboardInterrupt("Finished chunks are safe; the same command goes on from there.") from stop
 
 
 def _select(found: "xarray.Dataset", choice: str) -> "xarray.Dataset":
-    """The part of a sweep at one value of one dimension."""
+    """Select one value along one dimension."""
     import numpy as np
 
     from jaxkinetic.law_table import check_keys
@@ -207,12 +205,11 @@ def _report(store: str, json: str | None) -> None:
     from jaxkinetic import open_sweep
 
     record = _record(store, open_sweep(store))
-    say(_table(record), json)
-    write_json(record, json)
+    emit(_table(record), record, json)
 
 
 def _record(store: str, found: "xarray.Dataset") -> dict[str, Any]:
-    """The manifest and every point, for machines."""
+    """The manifest and every point, for JSON."""
     import numpy as np
 
     from jaxkinetic.particles.ensemble import Moments
@@ -282,7 +279,7 @@ def _table(record: dict[str, Any]) -> str:
         if point["done"] and max(point["standard_error"]) > (config["standard_error"] or math.inf):
             mark += "  error not reached"
         if point["n_prompts"] and point["step_error"] > max(point["standard_error"]):
-            mark += "  steps too long for this error: start another sweep with more `n_steps`"
+            mark += "  steps too long for this error: begin another sweep with more `n_steps`"
         lines.append(f"{row}{point['n_prompts']:>12}{worst:>14}{point['n_steps']:>8}{mark}")
     if len(points) > _MANY:
         lines.append(f"... and {len(points) - _MANY} more: --json has all")
@@ -290,11 +287,11 @@ def _table(record: dict[str, Any]) -> str:
 
 
 def _later_sessions(sessions: list[dict[str, Any]]) -> list[str]:
-    """Who went on with a store since it was made, last."""
+    """One line on the last run that continued the sweep."""
     if len(sessions) < 2:
         return []
     last = sessions[-1]
     return [
-        f"went on     {len(sessions) - 1} times, last {last['event']} {last['time']} by jaxkinetic "
+        f"continued   {len(sessions) - 1} times, last {last['event']} {last['time']} by jaxkinetic "
         f"{last['versions']['jaxkinetic']}, jax {last['versions']['jax']} on {last['device']}"
     ]

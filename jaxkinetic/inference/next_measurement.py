@@ -1,29 +1,33 @@
 """Which extra measurement would tell most: the information about beta and lam expected from one more point.
 
-A point at sigma_0 of one of the curves, with n questions, has y = m + k s + noise, no less than 0 and no more than
-1. Given (beta, lam) and the data so far, (m, k) is normal and cut to k >= 0 (see `nuisances`), so that in between
+A point at sigma_0 of one of the curves, with n questions, has a binomial number y of right answers, at the accuracy
+a = m + k s, no less than 0 and no more than 1. Given (beta, lam) and the data so far, (m, k) is normal and cut to
+k >= 0 (see `nuisances`), so that
 
-    p(y | beta, lam) = N(y; mu, tau^2) Phi(k^(y) / s_k') / Phi(k^ / s_k),    mu = m^ + k^ s,
-    tau^2 = (1, s) L^{-1} (1, s)^T + p (1 - p) / n,
+    p(a | beta, lam) = N(a; mu, tau^2) Phi(k^(a) / s_k') / Phi(k^ / s_k),
+    mu = m^ + k^ s,    tau^2 = (1, s) L^{-1} (1, s)^T,
 
-with k^(y) and s_k' those of k once y is known as well, and p the accuracy that the posterior predicts; what lies
-beyond an end counts as that end. The expected information is the mutual information of y with (beta, lam), in nats,
-offset and contrast integrated out:
+with k^(a) and s_k' those of k once a is known as well; what lies beyond an end counts as that end. The expected
+information is the mutual information of y with (beta, lam), in nats, offset and contrast integrated out:
 
-    I = E int p(y | beta, lam) log p(y | beta, lam) dy - int p(y) log p(y) dy,    p(y) = E p(y | beta, lam).
+    I = E sum_y p(y | beta, lam) log p(y | beta, lam) - sum_y p(y) log p(y),
+    p(y | beta, lam) = int Binomial(y; n, a) p(a | beta, lam) da,    p(y) = E p(y | beta, lam).
+
+With a = sin(phi)^2 the binomial is about 1 / (2 sqrt(n)) wide in phi whatever a, so that grids of accuracies and of
+counts are even in phi; close to 0 and to n, where it is not smooth in y, every count is its own node.
 """
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import log_ndtr, ndtr, xlogy
+from jax.scipy.special import gammaln, log_ndtr, ndtr, xlog1py, xlogy
 from jax.scipy.stats import norm
 from jaxtyping import Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import as_numbers, as_positions, check_type
 from jaxkinetic.inference.data.curves import RetrievalCurve
@@ -32,8 +36,10 @@ from jaxkinetic.inference.posterior.predictive import Outlook, cut_normal
 
 _DRAWS = 512
 _POSITIONS = 39
-_NODES, _PANEL, _MOST_PANELS = 16, 6.0, 256
-_QUANTILES = 32
+_QUANTILES = 128
+# Accuracies and counts per binomial standard deviation, the most accuracies, and how many counts at either
+# end are all nodes.
+_ACCURACIES, _COUNTS, _MOST, _SINGLE = 4, 3, 4096, 64
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -110,6 +116,7 @@ def next_measurement(posterior: Posterior, n_questions: Any = None, sources: Any
     counts = np.unique(as_numbers("n_questions", (asked, 4 * asked) if n_questions is None else n_questions))
     if not counts.size or not np.all(np.isfinite(counts) & (counts >= 1)):
         raise ValueError(f"Argument `n_questions` must be at least 1, but is {counts}.")
+    check_sensible(n_questions=counts)
     ends = np.array([(0.5 / c.n_items, 1 - 0.5 / c.n_items) if c.n_items else (0.0, 1.0) for c in posterior.curves])
     even = np.linspace(max(ends.min(), 0.5 / _POSITIONS), min(ends.max(), 1 - 0.5 / _POSITIONS), _POSITIONS)
     at = as_positions("sources", even if sources is None else sources)
@@ -130,21 +137,55 @@ def _of_curve(known: Outlook, index: int, n_questions: float) -> Float[np.ndarra
     s = known.shape[:, index].T
     of_m, shared, of_k = covariance[:, 0, 0], covariance[:, 0, 1], covariance[:, 1, 1]
     # Mean and variance of m + k s before the cut, and its covariance with k.
-    mu, spread, with_k = m + k * s, of_m + 2 * s * shared + s**2 * of_k, shared + s * of_k
+    mu, variance, with_k = m + k * s, of_m + 2 * s * shared + s**2 * of_k, shared + s * of_k
     error = np.sqrt(of_k)
     by_error = np.asarray(_cut_quantiles(k / error)) - (k / error)[:, None]
+    # Mean accuracy at quantiles of k, and its error there.
     given = mu[..., None] + (with_k / error)[..., None] * by_error
-    p = (given.clip(0, 1).mean(axis=(1, 2)) * n_questions + 0.5) / (n_questions + 1)
-    noise = p * (1 - p) / n_questions
-    n_panels = 2 ** int(np.ceil(np.log2(1 / (_PANEL * np.sqrt(noise.min())))))
-    if n_panels > _MOST_PANELS:
+    rest = np.sqrt(np.maximum(variance - with_k**2 / of_k, np.finfo(float).tiny))
+    far = 6 * np.sqrt(variance)
+    reach = (given.min(axis=2) - far).min(), (given.max(axis=2) + far).max()
+    low, high = np.arcsin(np.sqrt(np.clip(reach, 0, 1)))
+    questions = max(int(np.rint(n_questions)), 1)
+    needed = (high - low) * 2 * np.sqrt(questions) * _ACCURACIES
+    if needed > _MOST:
         raise ValueError(
-            f"Argument `n_questions` is too large: noise of {np.sqrt(noise.min()):.1g} is finer than {_DRAWS} "
+            f"Argument `n_questions` is too large: noise of {0.5 / np.sqrt(questions):.1g} is finer than {_DRAWS} "
             "draws of the posterior can tell."
         )
-    tau = np.sqrt(spread + noise[:, None])
-    rest = np.sqrt(np.maximum(spread - with_k**2 / of_k, 0) + noise[:, None])
-    return np.stack(_information(mu, tau, with_k, rest, given, k, of_k, max(n_panels, 8)), axis=-1)
+    # Sizes are powers of two, so that few programs serve all curves and counts.
+    edges = np.sin(np.linspace(low, high, _power_of_two(needed) + 1)) ** 2
+    counts, measure = _counts(questions, low, high)
+    padding = 0, _power_of_two(counts.size) - counts.size
+    known_lines = mu, variance, with_k, rest, given
+    return np.stack(
+        _information(
+            known_lines, k, of_k, edges, float(questions), np.pad(counts, padding), np.pad(measure, padding)
+        ),
+        axis=-1,
+    )
+
+
+def _power_of_two(size: float) -> int:
+    return 2 ** max(int(np.ceil(np.log2(max(size, 1)))), 6)
+
+
+def _counts(n: int, low: float, high: float) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, " node"]]:
+    """Numbers of right answers that accuracies between two angles phi give, and how many each stands for."""
+    every = np.arange(n + 1.0)
+    if n < 4 * _SINGLE:
+        return every, np.ones_like(every)
+    margin = 4 / np.sqrt(n)
+    ends = n * np.sin(np.clip([low - margin, high + margin], 0, np.pi / 2)) ** 2
+    # Midpoints in phi stand for the counts between those that are nodes of their own.
+    first, last = np.clip(ends, _SINGLE - 0.5, n - _SINGLE + 0.5)
+    start, stop = np.arcsin(np.sqrt(np.array([first, last]) / n))
+    size = int(np.ceil((stop - start) * 2 * np.sqrt(n) * _COUNTS))
+    phi = start + (stop - start) * (np.arange(size) + 0.5) / max(size, 1)
+    middle, step = n * np.sin(phi) ** 2, n * np.sin(2 * phi) * (stop - start) / max(size, 1)
+    single = np.concatenate([every[:_SINGLE], every[-_SINGLE:]])
+    single = single[(single >= np.floor(ends[0])) & (single <= np.ceil(ends[1]))]
+    return np.concatenate([single, middle]), np.concatenate([np.ones_like(single), step])
 
 
 @jax.jit
@@ -154,26 +195,30 @@ def _cut_quantiles(x):
     return cut_normal(*jnp.broadcast_arrays(x[:, None], share[None, :]))
 
 
-@partial(jax.jit, static_argnums=7)
-def _information(mu, tau, with_k, rest, given, k, of_k, n_panels):
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    y = jnp.asarray(((np.arange(n_panels)[:, None] + (nodes + 1) / 2) / n_panels).ravel())
-    weight = jnp.asarray(np.tile(weights / (2 * n_panels), n_panels))
+@jax.jit
+def _information(known_lines, k, of_k, edges, n_questions, counts, measure):
+    width, middle = jnp.diff(edges), (edges[1:] + edges[:-1]) / 2
+    accuracy = jnp.concatenate([jnp.zeros(1), middle, jnp.ones(1)])[:, None]
+    counts = counts[None, :]
+    ways = gammaln(n_questions + 1) - gammaln(counts + 1) - gammaln(n_questions - counts + 1)
+    binomial = jnp.exp(ways + xlogy(counts, accuracy) + xlog1py(n_questions - counts, -accuracy))
     positive = log_ndtr(k / jnp.sqrt(of_k))[:, None]
 
     def one(case):
-        mu, tau, with_k, rest, given = case
-        x, gain = (y[None, :] - mu[:, None]) / tau[:, None], (with_k / tau)[:, None]
-        left = jnp.sqrt(jnp.maximum(of_k[:, None] - gain**2, jnp.finfo(y.dtype).tiny))
-        log_p = norm.logpdf(x) - jnp.log(tau)[:, None] + log_ndtr((k[:, None] + gain * x) / left) - positive
-        p = jnp.exp(log_p)
-        # What lies beyond an end of [0, 1] is one more outcome; its probability is a mean over quantiles of k.
-        wrong = jnp.mean(ndtr(-given / rest[:, None]), axis=1)
-        right = jnp.maximum(1 - wrong - jnp.matmul(p, weight), 0)
-        outcomes = jnp.concatenate([p, wrong[:, None], right[:, None]], axis=1)
-        told = jnp.concatenate([jnp.where(p > 0, p * log_p, 0), xlogy(wrong, wrong)[:, None],
-                                xlogy(right, right)[:, None]], axis=1)  # fmt: skip
-        measure = jnp.concatenate([weight, jnp.ones(2)])
+        mu, variance, with_k, rest, given = case
+        # Half a cell wider, so that cells hold what they should of a law that is narrower than a cell.
+        spread = jnp.sqrt(variance[:, None] + (width[None, :] / 2) ** 2)
+        x, gain = (middle[None, :] - mu[:, None]) / spread, with_k[:, None] / spread
+        left = jnp.sqrt(jnp.maximum(of_k[:, None] - gain**2, jnp.finfo(x.dtype).tiny))
+        log_density = norm.logpdf(x) - jnp.log(spread) + log_ndtr((k[:, None] + gain * x) / left) - positive
+        inside = jnp.exp(log_density) * width[None, :]
+        # What lies beyond an end of [0, 1] is that end; its probability is a mean over quantiles of k.
+        wrong = jnp.mean(ndtr(-given / rest[:, None]), axis=1, keepdims=True)
+        right = jnp.mean(ndtr((given - 1) / rest[:, None]), axis=1, keepdims=True)
+        total = jnp.sum(inside, axis=1, keepdims=True)
+        inside = inside * (1 - wrong - right) / jnp.maximum(total, jnp.finfo(x.dtype).tiny)
+        outcomes = jnp.concatenate([wrong, inside, right], axis=1) @ binomial
+        told = xlogy(outcomes, outcomes)
 
         def of(part):
             mixed = jnp.mean(outcomes[part], axis=0)
@@ -181,4 +226,4 @@ def _information(mu, tau, with_k, rest, given, k, of_k, n_panels):
 
         return of(slice(None)), of(slice(0, None, 2)), of(slice(1, None, 2))
 
-    return jax.lax.map(one, (mu, tau, with_k, rest, given))
+    return jax.lax.map(one, known_lines)

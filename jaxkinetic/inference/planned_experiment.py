@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import (
     check_choice,
@@ -126,6 +127,7 @@ def plan_experiment(
     if np.unique(at).size < at.size:
         raise ValueError(f"Argument `sources` must not repeat a position, but is {np.sort(at)}.")
     counts = np.asarray(n_questions, dtype=float)
+    check_sensible(n_questions=counts, time=time, vocab_size=vocab_size)
     if counts.ndim > 1 or counts.size not in (1, at.size) or not np.all(np.isfinite(counts) & (counts >= 1)):
         raise ValueError(
             f"Argument `n_questions` must be at least 1, one or for each position, but is {n_questions}."
@@ -206,10 +208,10 @@ def _accuracy_and_gradient(theta, time, vocab_size, sources, n_modes, n_kept):
     def accuracy(theta):
         beta, lam, c0, c1 = theta
         rates = ExpCosine(beta, n_modes=n_modes).growth_rates()[:n_kept]
-        weights = closed_form.mode_weights(vocab_size, n_kept)
-        values = jax.vmap(
-            lambda s: closed_form.retrieval_correction(rates, weights, time, s, ALiBi(lam), signed=False)
-        )(sources)
+        log_weights = closed_form.log_mode_weights(vocab_size, n_kept)
+        values = jax.vmap(lambda s: closed_form.profile(rates, log_weights, time, s, ALiBi(lam), signed=False))(
+            sources
+        )
         mean = c0 + c1 * values
         return mean, mean
 

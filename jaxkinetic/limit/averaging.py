@@ -27,17 +27,17 @@ def averaging_matrix(positions: PositionalWeights, n_nodes: int) -> Float[Array,
 
     (Hf)(sigma) = int_0^1 sigma k(sigma, sigma u) f(sigma u) du, and f(0) at sigma = 0
 
-    Gauss quadrature in u takes the interpolating polynomial times the density, so that H is exact to
-    rounding for polynomials of degree n - 1 while |lam| stays below about 2 n.
+    Gauss quadrature in u of the interpolating polynomial times the density is exact to rounding for polynomials of
+    degree n - 1 as long as |lam| is below about 2 n.
 
     Args:
-        positions: ALiBi weights, others are refused; differentiable in lam.
+        positions: ALiBi weights; others raise. Differentiable in lam.
         n_nodes: number of nodes, see `chebyshev.nodes`.
     """
     check_at_least("n_nodes", n_nodes, 3)
     positions = require_alibi(positions, "averages on polynomials", _INSTEAD)
     dtype = positions.lam.dtype
-    # At sigma = 0 the density in u is uniform, which any tiny sigma gives to rounding.
+    # At sigma = 0 the density in u is uniform; a tiny sigma gives that to rounding.
     sigma = jnp.asarray(np.maximum(chebyshev.nodes(n_nodes), 1e-30), dtype)
     abscissae, weights = np.polynomial.legendre.leggauss(n_nodes)
     points = sigma[:, None] * jnp.asarray((abscissae + 1) / 2, dtype)[None, :]
@@ -50,8 +50,8 @@ def averaging_matrix(positions: PositionalWeights, n_nodes: int) -> Float[Array,
 class SourceNodes(eqx.Module):
     """Chebyshev nodes from a source to the end, on which averaging from the source is integration.
 
-    For lam >= 0 they are nodes in Y(sigma; sigma_0). For lam < 0 that variable crowds towards a singularity at its
-    end, and they are nodes in log(sigma / sigma_0), which is Y at lam = 0; then dY has the density
+    For lam >= 0 they are Chebyshev in Y(sigma; sigma_0). For lam < 0 sigma(Y) has a singularity close to the end,
+    and they are Chebyshev in log(sigma / sigma_0), which is Y at lam = 0; then dY has the density
 
     dY / dlog(sigma) = lam sigma / (1 - e^{-lam sigma}).
 

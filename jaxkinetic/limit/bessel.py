@@ -27,22 +27,26 @@ def entire_bessel(order: int, z: Float[Array, "*shape"], signed: bool = True) ->
     """Evaluate Phi_m(z) for any real z, to a few roundings relative to its envelope.
 
     Args:
-        order: m >= 0; derivatives raise it, up to 5 in all.
-        z: real argument of any sign. The value is infinite where it exceeds the floating-point range.
+        order: m >= 0; every derivative raises it by one, up to 5 in all.
+        z: real argument of any sign. Where Phi_m(z) exceeds the floating-point range it is infinite: there
+            `scaled_entire_bessel` serves.
         signed: whether z may be negative; the positive half alone costs less.
-
-    Returns:
-        Phi_m(z), differentiable any number of times within the orders. Where a derivative exceeds the
-        floating-point range it is cut to a large finite number, so that no NaN arises from 0 x inf.
     """
     return scaled_entire_bessel(order, z, jnp.zeros_like(z), signed)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 3))
 def scaled_entire_bessel(
-    order: int, z: Float[Array, "*shape"], log_scale: Float[Array, "*shape"], signed: bool = True
+    order: int, z: Float[Array, "*shape"], log_factor: Float[Array, "*shape"], signed: bool = True
 ) -> Float[Array, "*shape"]:
-    """Evaluate e^{-log_scale} Phi_m(z) without overflow on the way; ``log_scale`` counts as a constant."""
+    """Evaluate e^{log_factor} Phi_m(z) without overflow on the way.
+
+    Args:
+        order: m, as in `entire_bessel`.
+        z: real argument.
+        log_factor: logarithm of the factor; differentiable like z.
+        signed: whether z may be negative.
+    """
     middle = (z > _SERIES_ABOVE) & (z < _SERIES_BELOW)
     value = _series(order, jnp.where(middle, z, 0.0))
     if signed:
@@ -51,21 +55,16 @@ def scaled_entire_bessel(
         asymptotic = _hankel(order, jnp.minimum(z, _ASYMPTOTIC_BELOW))
         oscillating = jnp.where(far, asymptotic, _bessel_integral(order, near))
         value = jnp.where(z <= _SERIES_ABOVE, oscillating, value)
-    value = value * jnp.exp(-log_scale)
-    return jnp.where(z >= _SERIES_BELOW, _growing(order, jnp.maximum(z, _SERIES_BELOW), log_scale), value)
+    value = value * jnp.exp(log_factor)
+    return jnp.where(z >= _SERIES_BELOW, _growing(order, jnp.maximum(z, _SERIES_BELOW), log_factor), value)
 
 
 @scaled_entire_bessel.defjvp
 def _scaled_entire_bessel_jvp(order, signed, primals, tangents):
-    (z, log_scale), (dz, _) = primals, tangents
-    slope = scaled_entire_bessel(order + 1, z, log_scale, signed)
-    value = scaled_entire_bessel(order, z, log_scale, signed)
-    return value, jnp.minimum(slope, slope_cap(slope.dtype)) * dz
-
-
-def slope_cap(dtype: jnp.dtype) -> float:
-    """Where derivatives are cut: far enough below the range that the chain rule's later products stay finite."""
-    return float(jnp.finfo(dtype).max) ** 0.75
+    (z, log_factor), (dz, dlog_factor) = primals, tangents
+    value = scaled_entire_bessel(order, z, log_factor, signed)
+    slope = scaled_entire_bessel(order + 1, z, log_factor, signed)
+    return value, slope * dz + value * dlog_factor
 
 
 def _series(order, z):
@@ -75,7 +74,7 @@ def _series(order, z):
     return total
 
 
-def _growing(order, z, log_scale):
+def _growing(order, z, log_factor):
     # exp(2 sqrt z) times scaled Bessel functions; the upward recurrence loses little for 2 sqrt(z) >= 6.
     root = jnp.sqrt(z)
     x = 2 * root
@@ -83,7 +82,7 @@ def _growing(order, z, log_scale):
     for m in range(order):
         lower, upper = upper, lower - (2 * (m + 1) / x) * upper
     # Half of the exponential at a time, so that nothing overflows before the result does.
-    half = jnp.exp(root - log_scale / 2)
+    half = jnp.exp(root + log_factor / 2)
     return (lower * half / root**order) * half
 
 

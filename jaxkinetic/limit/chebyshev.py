@@ -1,8 +1,8 @@
 """Chebyshev collocation on [0, 1]: nodes, interpolation anywhere, integration, and what is left unresolved.
 
-A function is held by its values at n Chebyshev extrema, both ends included. Interpolation goes through
-coefficients and the recurrence T_{k+1} = 2 z T_k - T_{k-1}, which unlike the barycentric formula is
-smooth in the point of evaluation, nodes included.
+A function is represented by its values at n Chebyshev extrema, including both ends. Interpolation evaluates its
+coefficients by the recurrence T_{k+1} = 2 z T_k - T_{k-1}, which unlike the barycentric formula is smooth in the
+point of evaluation, also at the nodes.
 """
 
 from functools import cache
@@ -54,7 +54,7 @@ def moments(x: Float[Array, "point quadrature"], weights: Float[Array, "point qu
 
 
 def tail(values: Float[Array, "... node"]) -> Float[Array, ""]:
-    """Largest of the last coefficients of functions given at the nodes: about what interpolation misses."""
+    """Largest of the last coefficients of functions given at the nodes: an estimate of the interpolation error."""
     n = values.shape[-1]
     last = to_coefficients(n)[-max(2, n // 10) :]
     return jnp.max(jnp.abs(jnp.matmul(values, jnp.asarray(last.T, values.dtype))))

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from jaxkinetic._types import as_floats, is_concrete, round_up
+from jaxkinetic._types import Scalar, as_floats, check, is_concrete, round_up
 from jaxkinetic.integrate import Solve, as_times, integrate
 from jaxkinetic.limit.averaging import SourceNodes
-from jaxkinetic.limit.linearization import Linearization, State, linearize
+from jaxkinetic.limit.correlation_equations import CorrelationEquations, State, build_equations
 from jaxkinetic.limit.mean_field import (
     MeanField,
     Method,
     as_positions,
-    build_flow,
+    build_equation,
     check_law,
     check_model,
     first_resolution,
@@ -25,22 +25,23 @@ from jaxkinetic.limit.mean_field import (
     tabulate,
     wanted_modes,
 )
-from jaxkinetic.limit.resolution import Resolution, Tails, settle
+from jaxkinetic.limit.resolution import Resolution, Tails, solve_resolved
 from jaxkinetic.model import CausalAttention, PromptLaw
 
 
 class Correlations(eqx.Module):
     """The limits A and C at the saved times, for an observable phi = e^{i m theta} of the source's initial angle.
 
-    Arrays have axes (observable, source, sigma, mode), less those where a single number was given.
+    Arrays have axes (observable, source, sigma, mode); an axis is dropped where a single number was given.
 
     Attributes:
         ts: saved times t, (T,).
         sources: source positions sigma_0, a scalar or (S,).
         observable_modes: m, an integer or several.
-        field: the mean field, solved along.
+        field: the mean field, solved together with them.
         states: what was integrated.
-        linearization: the equations, see `jaxkinetic.limit.linearization`.
+        equations: the equations, see `jaxkinetic.limit.correlation_equations`.
+        error: estimated error in sigma and theta, the largest tail of the expansions, relative to the solution.
     """
 
     ts: Float[Array, " time"]
@@ -48,7 +49,8 @@ class Correlations(eqx.Module):
     observable_modes: int | tuple[int, ...] = eqx.field(static=True)
     field: MeanField
     states: State
-    linearization: Linearization
+    equations: CorrelationEquations
+    error: Scalar
 
     def cross(self, time: Any, sigma: Any, n_modes: int | None = None) -> Complex[Array, "... mode"]:
         """Modes hat C_phi(t, sigma, n; sigma_0), the limit of N Cov(e^{-i n theta_j(t)}, phi(theta_i(0))).
@@ -56,7 +58,7 @@ class Correlations(eqx.Module):
         Args:
             time: one of the saved times.
             sigma: positions in (0, 1], of any shape; C vanishes up to the source.
-            n_modes: number of modes n = 1..K if not the solver's, see `MeanField.modes`.
+            n_modes: number of modes n = 1..K, the solver's if None; see `MeanField.modes`.
         """
         n_modes = wanted_modes(n_modes, self.field.n_modes)
         sigma = as_positions(sigma, self.ts.dtype)
@@ -68,7 +70,7 @@ class Correlations(eqx.Module):
 
         Args:
             time: one of the saved times.
-            n_modes: number of modes n = 1..K if not the solver's, see `MeanField.modes`.
+            n_modes: number of modes n = 1..K, the solver's if None; see `MeanField.modes`.
         """
         n_modes = wanted_modes(n_modes, self.field.n_modes)
         return self._drop_axes(_auto(self, saved_index(self.ts, time), n_modes))
@@ -83,6 +85,7 @@ def solve_correlations(
     prompts: PromptLaw,
     times: Any,
     source: Any = 0.3,
+    *,
     observable_mode: Any = 1,
     method: Method = "auto",
     resolution: Resolution | None = None,
@@ -97,19 +100,19 @@ def solve_correlations(
         model: kernel and positional weights.
         prompts: law of the initial tokens, smooth in sigma.
         times: saved times t, increasing, the first at least 0; the solve starts at 0.
-        source: source position sigma_0 in (0, 1), or several, (S,), which share one mean field.
+        source: source position sigma_0 in (0, 1), or several, (S,); all share one mean field.
         observable_mode: non-zero integer m, or several.
         method: representation in theta, see `solve_mean_field`.
-        resolution: numbers of nodes and modes. If None they are found by raising what falls short; under
-            transformations the starting sizes stay.
+        resolution: numbers of nodes and modes. If None, those that fall short are raised until the tolerance is
+            met; under transformations the first are kept.
         options: solver, steps and adjoint; see `Solve`.
-        tolerance: largest tail of the expansions where the resolution is found; see `Resolution`.
+        tolerance: largest tail of the expansions where the resolution is found; see `solve_mean_field`.
 
     Returns:
         The correlations at the saved times. Differentiable in beta, lam, the law's parameters and the source.
 
     Raises:
-        ValueError: on sources outside (0, 1), m = 0, and as `solve_mean_field`.
+        ValueError: if a source lies outside (0, 1), if m = 0, and as `solve_mean_field`.
         RuntimeError: if nodes or modes do not resolve the solution, or the solve fails.
     """
     dtype = check_model(model).dtype
@@ -124,28 +127,27 @@ def solve_correlations(
         given = observables if np.ndim(observable_mode) else observables[0]
         return _solve(model, law, times, sources, options, given, size.modes, size.source_nodes)
 
-    return settle(solve, resolution, _first_resolution(model, prompts, sources, observables, tolerance))
+    return solve_resolved(solve, resolution, _first_resolution(model, prompts, sources, observables, tolerance))
 
 
 @eqx.filter_jit
 def _solve(model, law, times, sources, options, observable_modes, n_modes, n_source_nodes):
-    flow = build_flow(model, law, n_modes)
+    flow = build_equation(model, law, n_modes)
     nodes = jax.vmap(lambda s: SourceNodes(model.positions, s, n_source_nodes))(sources.reshape(-1))
     observables = (observable_modes,) if isinstance(observable_modes, int) else observable_modes
-    equation = linearize(flow, nodes, observables)
+    equation = build_equations(flow, nodes, observables)
     solution = integrate(
         lambda _, state, equation: equation(state), equation.start(), times, equation, options, land_on_times=True
     )
     states = solution.values
-    in_sigma, in_y, in_theta = equation.tails(states, n_modes)
-    field = MeanField(solution.ts, states["field"], flow, n_modes, solution.stats)
-    correlations = Correlations(solution.ts, sources, observable_modes, field, states, equation)
-    return correlations, Tails(in_sigma, in_y, in_theta)
+    tails = Tails(*equation.tails(states, n_modes))
+    field = MeanField(solution.ts, states["field"], flow, n_modes, tails.largest, solution.stats)
+    return Correlations(solution.ts, sources, observable_modes, field, states, equation, tails.largest), tails
 
 
 @eqx.filter_jit
 def _cross(correlations, index, sigma, n_modes):
-    equation = correlations.linearization
+    equation = correlations.equations
     state = jax.tree.map(lambda x: x[index], correlations.states)
 
     def one(sigma):
@@ -159,7 +161,7 @@ def _cross(correlations, index, sigma, n_modes):
 @eqx.filter_jit
 def _auto(correlations, index, n_modes):
     state = jax.tree.map(lambda x: x[index], correlations.states)
-    return _join(correlations.linearization.auto(state, n_modes))
+    return _join(correlations.equations.auto(state, n_modes))
 
 
 def _graphon(nodes: SourceNodes, sigma: Array) -> Array:
@@ -172,7 +174,7 @@ def _join(rows: Complex[Array, "rows *shape"]) -> Complex[Array, "observable *sh
 
 
 def check_observables(observable_mode: Any) -> tuple[int, ...]:
-    """Refuse what is not a non-zero integer or a sequence of such."""
+    """Convert to a tuple; raise unless there are one or several non-zero integers."""
     values = np.atleast_1d(np.asarray(observable_mode))
     if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu" or not np.all(values):
         raise ValueError(
@@ -182,18 +184,12 @@ def check_observables(observable_mode: Any) -> tuple[int, ...]:
 
 
 def check_sources(source: Any, name: str = "source") -> Float[Array, "..."]:
-    """Convert source positions, a scalar or (S,); refuse those outside (0, 1)."""
+    """Convert source positions, a scalar or (S,); raise unless they lie in (0, 1)."""
     if np.ndim(source) > 1 or np.size(source) == 0:
         raise ValueError(
             f"Argument `{name}` must be a scalar or one-dimensional, but has shape {np.shape(source)}."
         )
-    converted = as_floats(source)
-    if is_concrete(converted):
-        values = np.asarray(converted)
-        if not np.all((values > 0) & (values < 1)):
-            shown = values if values.size <= 6 else "..."
-            raise ValueError(f"Argument `{name}` must lie in (0, 1), but is {shown}.")
-    return converted
+    return check(name, as_floats(source), "lie in (0, 1)", lambda x: (x > 0) & (x < 1))
 
 
 def _first_resolution(model, prompts, sources, observables, tolerance) -> Resolution:

@@ -30,7 +30,7 @@ def grid_size(*bandwidths: int) -> int:
 def synthesize(modes: Complex[Array, "*shape mode"], size: int, mean: float = 0.0) -> Float[Array, "*shape {size}"]:
     """Values mean + 2 Re sum_n c_n e^{i n theta} at ``size`` equispaced angles from 0 on."""
     if 8 * modes.shape[-1] <= size:
-        # Few modes are summed directly: a transform would be mostly of zeros.
+        # Sum few modes directly: a transform would be padded with zeros for the most part.
         phase = 2 * np.pi / size * np.outer(np.arange(1, modes.shape[-1] + 1), np.arange(size))
         cos, sin = (jnp.asarray(2 * wave(phase), modes.real.dtype) for wave in (np.cos, np.sin))
         return mean + jnp.matmul(modes.real, cos) - jnp.matmul(modes.imag, sin)
@@ -50,6 +50,6 @@ def resize(modes: Complex[Array, "*shape mode"], n_modes: int) -> Complex[Array,
 
 
 def tail(modes: Complex[Array, "*shape mode"]) -> Float[Array, ""]:
-    """Largest modulus among the last modes: about what the series misses."""
+    """Largest modulus among the last modes: an estimate of the truncation error."""
     n_modes = modes.shape[-1]
     return jnp.max(jnp.abs(modes[..., n_modes - max(2, n_modes // 16) :]))

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from jaxkinetic._types import (
+    Scalar,
     as_float,
     as_floats,
     check_at_least,
@@ -18,11 +19,11 @@ from jaxkinetic._types import (
     check_type,
     is_concrete,
 )
-from jaxkinetic.integrate import Solve, as_times, integrate
+from jaxkinetic.integrate import Solve, as_times, integrate, largest_error_steps
 from jaxkinetic.limit import chebyshev, fourier
-from jaxkinetic.limit.flow import CharacteristicFlow, Flow, FourierFlow
-from jaxkinetic.limit.resolution import Resolution, Tails, settle
-from jaxkinetic.model import CausalAttention, ClusterPrompts, CodewordPrompts, DensityPrompts, PromptLaw
+from jaxkinetic.limit.mean_field_equation import CharacteristicMeanField, FourierMeanField, MeanFieldEquation
+from jaxkinetic.limit.resolution import Resolution, Tails, solve_resolved
+from jaxkinetic.model import CausalAttention, PromptLaw
 from jaxkinetic.model.positions import ALiBi, require_alibi
 from jaxkinetic.model.prompts import check_density, check_probabilities
 
@@ -41,15 +42,17 @@ class MeanField(eqx.Module):
     Attributes:
         ts: saved times t, (T,).
         states: what was integrated, at the nodes in sigma.
-        flow: the equation, see `jaxkinetic.limit.flow`.
+        flow: the equation, see `jaxkinetic.limit.mean_field_equation`.
         n_modes: number K of Fourier modes that `modes` returns.
+        error: estimated error in sigma and theta, the largest tail of the expansions, relative to a mass of one.
         stats: numbers of steps taken, accepted and rejected.
     """
 
     ts: Float[Array, " time"]
     states: Float[Array, "time node *state"]
-    flow: Flow
+    flow: MeanFieldEquation
     n_modes: int = eqx.field(static=True)
+    error: Scalar
     stats: dict[str, Any]
 
     def modes(self, time: Any, sigma: Any, n_modes: int | None = None) -> Complex[Array, "*shape mode"]:
@@ -58,7 +61,8 @@ class MeanField(eqx.Module):
         Args:
             time: one of the saved times.
             sigma: positions in (0, 1], of any shape.
-            n_modes: K if not the solver's; exact for codewords, zero beyond the modes of a density.
+            n_modes: number of modes K, the solver's if None. They are exact for codewords, and zero beyond the
+                solver's for densities.
 
         Raises:
             ValueError: if ``time`` was not saved, or on positions outside (0, 1].
@@ -86,7 +90,7 @@ class MeanField(eqx.Module):
         theta = as_floats(theta).astype(self.ts.dtype)
         if theta.ndim != 1:
             raise ValueError(f"Argument `theta` must be one-dimensional, but has shape {theta.shape}.")
-        check_finite("theta", theta)
+        theta = check_finite("theta", theta)
         n = jnp.arange(1, self.n_modes + 1, dtype=theta.dtype)
         waves = jnp.exp(1j * theta[:, None] * n[None, :])
         return 1 + 2 * jnp.einsum("...n,an->...a", modes, waves).real
@@ -101,28 +105,28 @@ class MeanField(eqx.Module):
         Raises:
             ValueError: if the solution was found by Fourier modes, which follow no characteristics.
         """
-        flow = self._characteristic_flow()
+        flow = self._characteristics()
         at = chebyshev.interpolation(as_positions(sigma, self.ts.dtype), flow.weights.shape[0])
         return jnp.matmul(at, self.states[saved_index(self.ts, time)])
 
     def weights(self, sigma: Any) -> Float[Array, "*shape label"]:
         """Probability p_m(sigma) that each characteristic carries."""
-        flow = self._characteristic_flow()
+        flow = self._characteristics()
         at = chebyshev.interpolation(as_positions(sigma, self.ts.dtype), flow.weights.shape[0])
         return jnp.matmul(at, flow.weights)
 
     @property
     def is_atomic(self) -> bool:
         """Whether the law is a sum of atoms, which has characteristics and weights but no density."""
-        return isinstance(self.flow, CharacteristicFlow) and self.flow.is_atomic
+        return isinstance(self.flow, CharacteristicMeanField) and self.flow.is_atomic
 
     @property
     def labels(self) -> Float[Array, " label"]:
         """Initial angles x_m of the characteristics, radians."""
-        return self._characteristic_flow().labels
+        return self._characteristics().labels
 
-    def _characteristic_flow(self) -> CharacteristicFlow:
-        if not isinstance(self.flow, CharacteristicFlow):
+    def _characteristics(self) -> CharacteristicMeanField:
+        if not isinstance(self.flow, CharacteristicMeanField):
             raise ValueError('Fourier modes follow no characteristics: solve with `method="characteristics"`.')
         return self.flow
 
@@ -131,6 +135,7 @@ def solve_mean_field(
     model: CausalAttention,
     prompts: PromptLaw,
     times: Any,
+    *,
     method: Method = "auto",
     resolution: Resolution | None = None,
     options: Solve | None = None,
@@ -146,16 +151,17 @@ def solve_mean_field(
         times: saved times t, increasing, the first at least 0; the solve starts at 0.
         method: ``"fourier"`` for laws with a density, ``"characteristics"`` for codewords (exact in theta) and
             for densities as well; ``"auto"`` chooses.
-        resolution: numbers of nodes and modes. If None they are found by raising what falls short; under
-            `jax.jit`, `jax.grad` and `jax.vmap`, where sizes cannot depend on values, the starting sizes stay.
+        resolution: numbers of nodes and modes. If None, those that fall short are raised until the tolerance is
+            met; under `jax.jit`, `jax.grad` and `jax.vmap` sizes cannot depend on values, and the first are kept.
         options: solver, steps and adjoint; see `Solve`. Take ``adjoint=diffrax.ForwardMode()`` for `jax.jacfwd`.
-        tolerance: largest tail of the expansions where the resolution is found; see `Resolution`.
+        tolerance: largest tail of the expansions where the resolution is found. If it is None and rounding keeps
+            the tails above the default of `Resolution`, a `ResolutionWarning` states the error.
 
     Returns:
         The limit at the saved times. Differentiable in beta, lam, the law's parameters and the times.
 
     Raises:
-        ValueError: on laws that jump in sigma, unsorted or negative times, or a method that does not fit.
+        ValueError: if the law jumps in sigma, times are unsorted or negative, or the method does not fit.
         RuntimeError: if nodes or modes do not resolve the solution, or the solve fails.
     """
     dtype = check_model(model).dtype
@@ -167,16 +173,16 @@ def solve_mean_field(
         law = tabulate(prompts, method, size.nodes, size.modes, dtype)
         return _solve(model, law, times, options, size.modes)
 
-    return settle(solve, resolution, first_resolution(prompts, tolerance))
+    return solve_resolved(solve, resolution, first_resolution(prompts, tolerance))
 
 
 @eqx.filter_jit
 def _solve(model, law, times, options, n_modes):
-    flow = build_flow(model, law, n_modes)
+    flow = build_equation(model, law, n_modes)
     solution = integrate(lambda _, state, flow: flow(state), flow.start(), times, flow, options, land_on_times=True)
     in_sigma, in_theta = flow.tails(solution.values, n_modes)
-    field = MeanField(solution.ts, solution.values, flow, n_modes, solution.stats)
-    return field, Tails(in_sigma, jnp.zeros_like(in_sigma), in_theta)
+    tails = Tails(in_sigma, jnp.zeros_like(in_sigma), in_theta)
+    return MeanField(solution.ts, solution.values, flow, n_modes, tails.largest, solution.stats), tails
 
 
 @eqx.filter_jit
@@ -185,36 +191,36 @@ def _modes(field, index, sigma, n_modes):
     return field.flow.modes(field.states[index], at, n_modes)
 
 
-def build_flow(model: CausalAttention, law: Law, n_modes: int) -> Flow:
-    """The equation in the representation that the law was tabulated for."""
+def build_equation(model: CausalAttention, law: Law, n_modes: int) -> MeanFieldEquation:
+    """Build the equation in the representation in which the law was tabulated."""
     if not model_is_concrete(model):
         lam = check_model(model).lam
         model = eqx.tree_at(lambda m: m.positions.lam, model, model.check_resolved(lam))
     if isinstance(law, tuple):
-        return CharacteristicFlow(model, *law)
-    return FourierFlow(model, law, n_modes)
+        return CharacteristicMeanField(model, *law)
+    return FourierMeanField(model, law, n_modes)
 
 
 def model_is_concrete(model: CausalAttention) -> bool:
-    """Whether the kernel was already checked against its number of modes."""
+    """Whether the kernel has already been checked against its number of modes."""
     return is_concrete(*jax.tree.leaves(model.kernel))
 
 
 def tabulate(prompts: PromptLaw, method: Method, n_nodes: int, n_modes: int, dtype: Any) -> Law:
-    """Values of the law at the nodes: modes, or labels and probabilities.
+    """Tabulate the law at the nodes, as modes or as labels and probabilities.
 
-    It runs before compilation, so that a new law of the same sizes does not compile anew.
+    This runs outside of compiled code, so that another law of the same sizes does not recompile.
     """
     sigma = jnp.asarray(chebyshev.nodes(n_nodes), dtype)
-    if isinstance(prompts, CodewordPrompts):
-        weights = jax.vmap(prompts.at)(sigma)
+    if prompts.atoms is not None:
+        weights = jax.vmap(prompts.atom_probabilities)(sigma)
         check_probabilities(weights)
-        return prompts.codewords.astype(dtype), weights.astype(dtype)
-    # All modes that the law has, so that those which the solution leaves out are known.
-    seen = max(2 * n_modes, prompts.n_modes if isinstance(prompts, DensityPrompts) else 0)
+        return prompts.atoms.astype(dtype), weights.astype(dtype)
+    # All modes of the law, so that the tails see those that the solution leaves out.
+    seen = max(2 * n_modes, prompts.n_modes or 0)
     modes = jax.vmap(lambda s: prompts.fourier(s, seen))(sigma)
     modes = modes.astype(jnp.result_type(dtype, jnp.complex64))
-    if isinstance(prompts, DensityPrompts):
+    if prompts.n_modes is not None:
         check_density(fourier.synthesize(modes, fourier.grid_size(seen, seen), mean=1.0))
     if method == "fourier":
         return modes
@@ -225,24 +231,25 @@ def tabulate(prompts: PromptLaw, method: Method, n_nodes: int, n_modes: int, dty
 
 
 def solver_options(options: Any, dtype: Any) -> Solve:
-    """The given options, or tight steps: the error norm averages over modes, most of them tiny."""
+    """Return the given options, or steps that keep the error of every single mode small.
+
+    In a root-mean-square norm over thousands of small modes, the highest ones, which limit the stable step, carry
+    errors of many times the tolerance, and the tails never fall below these.
+    """
     if options is not None:
         check_type("options", options, Solve)
         return options
-    tolerance = 1e-12 if jnp.finfo(dtype).bits >= 64 else 1e-6
-    return Solve(rtol=tolerance, atol=tolerance)
+    rtol, atol = (1e-12, 1e-13) if jnp.finfo(dtype).bits >= 64 else (1e-6, 1e-6)
+    return largest_error_steps(rtol, atol)
 
 
 def first_resolution(prompts: PromptLaw, tolerance: float | None = None) -> Resolution:
-    """Sizes to start from: 33 nodes and 64 modes, more where the law itself has more."""
-    n_modes = 64
-    if isinstance(prompts, DensityPrompts):
-        n_modes = max(n_modes, 2 * prompts.n_modes)
-    return Resolution(modes=n_modes, tolerance=tolerance)
+    """Return the sizes to start from: 33 nodes, and 64 modes or twice those of the law."""
+    return Resolution(modes=max(64, 2 * (prompts.n_modes or 0)), tolerance=tolerance)
 
 
 def check_model(model: Any) -> ALiBi:
-    """Refuse what is not a model with ALiBi weights, and return these."""
+    """Return the model's ALiBi weights; raise if it has others."""
     check_type("model", model, CausalAttention)
     return require_alibi(
         model.positions,
@@ -252,16 +259,17 @@ def check_model(model: Any) -> ALiBi:
 
 
 def check_law(prompts: Any, method: Any) -> Literal["fourier", "characteristics"]:
-    """Refuse laws without a smooth limit, and say which representation serves."""
+    """Return the representation to use; raise if the law is not smooth in sigma or the method does not fit."""
     check_type("prompts", prompts, PromptLaw)
-    if isinstance(prompts, ClusterPrompts):
+    if prompts.has_jumps:
         raise ValueError(
-            "Argument `prompts` must be smooth in sigma, but ClusterPrompts jumps from one cluster to the next, "
-            "which polynomials in sigma do not resolve. Use DensityPrompts with centres that move smoothly."
+            f"Argument `prompts` must be smooth in sigma, but {type(prompts).__name__} jumps from one cluster to "
+            "the next, which polynomials in sigma do not resolve. Use DensityPrompts with centres that move "
+            "smoothly."
         )
     if method not in ("auto", "fourier", "characteristics"):
         raise ValueError(f"Argument `method` must be 'auto', 'fourier' or 'characteristics', but is {method!r}.")
-    atomic = isinstance(prompts, CodewordPrompts)
+    atomic = prompts.atoms is not None
     if atomic and method == "fourier":
         raise ValueError(
             "Argument `method` must be 'characteristics' for codewords, but is 'fourier': the modes of atoms do "
@@ -273,14 +281,12 @@ def check_law(prompts: Any, method: Any) -> Literal["fourier", "characteristics"
 
 
 def as_positions(sigma: Any, dtype: Any) -> Float[Array, "*shape"]:
-    """Convert positions sigma in (0, 1]; refuse others."""
-    sigma = as_floats(sigma)
-    check_positions("sigma", sigma)
-    return sigma.astype(dtype)
+    """Convert positions sigma; raise unless they lie in (0, 1]."""
+    return check_positions("sigma", as_floats(sigma)).astype(dtype)
 
 
 def wanted_modes(n_modes: int | None, found: int) -> int:
-    """The number of modes asked for, or the solver's; refuse one below 1."""
+    """Return the number of modes asked for, or the solver's if None."""
     if n_modes is None:
         return found
     check_at_least("n_modes", n_modes, 1)
@@ -288,7 +294,7 @@ def wanted_modes(n_modes: int | None, found: int) -> int:
 
 
 def saved_index(ts: Float[Array, " time"], time: Any) -> Array:
-    """Index of a saved time; others are refused rather than interpolated."""
+    """Return the index of a saved time; raise on others, since nothing interpolates in t."""
     check_scalar("time", time)
     time = as_float(time).astype(ts.dtype)
     distance = jnp.abs(ts - time)

@@ -1,11 +1,15 @@
-"""How finely the limit is resolved, how that is checked, and how "auto" finds it.
+"""How finely a limit solver resolves, how that is measured, and how the sizes are found automatically.
 
-Spectral representations tell themselves whether they resolve: the last coefficients of a resolved solution
-are at rounding level. A solution whose tails exceed the tolerance is an error, never a result.
+The last coefficients of a resolved spectral expansion are at rounding level. Their size, the tail, estimates the
+error of the solution. A solution whose tails exceed the tolerance is an error, with one exception: where the sizes
+were found automatically, the tolerance is the default one, and finer sizes no longer help, the solution is returned
+with a warning that states its error.
 """
 
+import math
+import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -29,6 +33,10 @@ _WHAT = {
     "modes": "Fourier modes in theta",
 }
 _S = TypeVar("_S")
+
+
+class ResolutionWarning(UserWarning):
+    """A result has a larger numerical error than the default tolerance; the message states it."""
 
 
 class Resolution(eqx.Module):
@@ -55,7 +63,7 @@ class Resolution(eqx.Module):
             check_positive("tolerance", self.tolerance)
 
     def finer(self, names: list[str]) -> "Resolution":
-        """Return the resolution with the named sizes raised by half, up to the largest that "auto" tries."""
+        """Return the resolution with the named sizes raised by half, up to the largest that the search tries."""
         sizes = {name: getattr(self, name) for name in _LARGEST}
         for name in names:
             raised = round_up(1.5 * sizes[name], 8) + (name != "modes")
@@ -76,62 +84,85 @@ class Tails(eqx.Module):
     source_nodes: Scalar
     modes: Scalar
 
+    @property
+    def largest(self) -> Scalar:
+        """The largest of them: the estimated error of the solution."""
+        return jnp.max(jnp.stack(jax.tree.leaves(self)))
 
-def settle(solve: Callable[[Resolution], tuple[_S, Tails]], resolution: Resolution | None, first: Resolution) -> _S:
-    """Solve at the given resolution, or at one found by raising what falls short; fail if unresolved.
+
+def solve_resolved(
+    solve: Callable[[Resolution], tuple[_S, Tails]], resolution: Resolution | None, first: Resolution
+) -> _S:
+    """Solve at the given resolution, or search for one that meets the tolerance.
+
+    The search raises every size whose tail exceeds the tolerance, as long as that lowers the tail. Small tails
+    that no longer fall consist of rounding and of errors of the steps in t, which finer sizes do not reduce.
 
     Args:
         solve: resolution -> solution and tails.
-        resolution: None finds one, starting from ``first``, provided the values are concrete. Under a
-            transformation sizes cannot depend on values, and ``first`` is used as it is.
-        first: where to start.
+        resolution: sizes to use; None searches, starting from ``first``, if the tails are concrete. Under a
+            transformation sizes cannot depend on values: ``first`` is used, and checked at run time.
+        first: where the search starts, with the caller's ``tolerance``.
+
+    Raises:
+        ValueError: if ``resolution`` is not a `Resolution`, or both it and a tolerance are given.
+        RuntimeError: if the tolerance is not met. A search with the default tolerance returns its best solution
+            with a `ResolutionWarning` instead, if its error is below the square root of rounding.
     """
     if resolution is not None:
         check_type("resolution", resolution, Resolution)
     if resolution is not None and first.tolerance is not None:
         raise ValueError("Argument `tolerance` must be None where a `Resolution` is given, which has its own.")
-    chosen, before = first if resolution is None else resolution, {}
+    size = first if resolution is None else resolution
+    best, error, before = None, math.inf, {}
     while True:
-        solution, tails = solve(chosen)
-        tolerance = _tolerance(chosen, tails)
+        solution, tails = solve(size)
+        dtype = tails.nodes.dtype
+        floor, tolerance = float(jnp.finfo(dtype).eps) ** 0.5, _tolerance(size, dtype)
         if not is_concrete(*jax.tree.leaves(tails)):
-            for name in _LARGEST:
-                solution = _fail_at_run_time(solution, getattr(tails, name), tolerance, name, chosen)
-            return solution
-        short = [name for name in _LARGEST if not np.all(np.asarray(getattr(tails, name)) <= tolerance)]
+            return _check_at_run_time(solution, tails, tolerance, size)
+        left = {name: float(jnp.max(getattr(tails, name))) for name in _LARGEST}
+        # A NaN is short of any tolerance.
+        short = [name for name in _LARGEST if not left[name] <= tolerance]
         if not short:
             return solution
-        finer = chosen.finer(short)
-        stuck = [name for name in short if getattr(finer, name) == getattr(chosen, name)]
-        left = {name: float(jnp.max(getattr(tails, name))) for name in short}
-        # Small tails that no longer fall are rounding, of which finer sizes only make more.
-        rounding = float(jnp.finfo(tails.nodes.dtype).eps) ** 0.5
-        if all(left[name] < rounding and left[name] > before.get(name, np.inf) / 2 for name in short):
-            stuck = short
-        before = left
-        if resolution is not None or stuck:
-            name = (stuck or short)[0]
-            raise RuntimeError(_message(name, chosen, tolerance, float(jnp.max(getattr(tails, name)))))
-        chosen = finer
+        if (largest := float(np.max(list(left.values())))) < error:
+            best, error = solution, largest
+        stalled = [name for name in short if before.get(name, math.inf) / 2 < left[name] < floor]
+        raised = [name for name in short if name not in stalled]
+        finer = size.finer(raised)
+        if resolution is not None or finer == size:
+            break
+        size, before = finer, {name: left[name] for name in raised}
+    if best is not None and resolution is None and first.tolerance is None and error < floor:
+        warnings.warn(
+            f"The limit is resolved to {error:.1e} relative to the solution, not to the default tolerance "
+            f"{tolerance:.0e}, and finer sizes do not help. A `tolerance` above {error:.1e} accepts this silently.",
+            ResolutionWarning,
+            stacklevel=3,
+        )
+        return best
+    raise RuntimeError(_refusal(short[0], size, tolerance, left[short[0]]))
 
 
-def _tolerance(resolution: Resolution, tails: Tails) -> float:
+def _tolerance(resolution: Resolution, dtype: Any) -> float:
     if resolution.tolerance is not None:
         return resolution.tolerance
-    return 1e-11 if jnp.finfo(tails.nodes.dtype).bits >= 64 else 1e-4  # rounding alone leaves 3e-5 of 129 nodes
+    return 1e-11 if jnp.finfo(dtype).bits >= 64 else 1e-4  # rounding alone leaves 3e-5 of 129 nodes
 
 
-def _fail_at_run_time(solution, tail, tolerance, name, resolution):
+def _check_at_run_time(solution: _S, tails: Tails, tolerance: float, size: Resolution) -> _S:
     arrays, rest = eqx.partition(solution, eqx.is_array)
-    arrays = eqx.error_if(arrays, ~(tail <= tolerance), _message(name, resolution, tolerance))
+    for name in _LARGEST:
+        unresolved = ~(getattr(tails, name) <= tolerance)
+        arrays = eqx.error_if(arrays, unresolved, _refusal(name, size, tolerance))
     return eqx.combine(arrays, rest)
 
 
-def _message(name: str, resolution: Resolution, tolerance: float, tail: float | None = None) -> str:
-    size = getattr(resolution, name)
+def _refusal(name: str, size: Resolution, tolerance: float, tail: float | None = None) -> str:
     found = "above" if tail is None else f"{tail:.1e}, above"
     return (
-        f"The limit is not resolved: the last of {size} {_WHAT[name]} are {found} the tolerance {tolerance:.0e} "
-        f"relative to the solution. Raise `{name}` of the `Resolution`, or the `tolerance`, or stop at an earlier "
-        "time: angles draw together exponentially in t."
+        f"The limit is not resolved: the last of {getattr(size, name)} {_WHAT[name]} are {found} the tolerance "
+        f"{tolerance:.0e} relative to the solution. Pass a `resolution` with more `{name}`, a larger `tolerance`, "
+        "or an earlier time: angles draw together exponentially in t."
     )

@@ -2,6 +2,7 @@
 
 from jaxkinetic.model.attention import CausalAttention
 from jaxkinetic.model.kernels import ExpCosine, FourierKernel, Kernel, SmoothKernel, required_modes
+from jaxkinetic.model.layers import Layer, Sum
 from jaxkinetic.model.positions import ALiBi, PositionalWeights
 from jaxkinetic.model.prompts import (
     ClusterPrompts,
@@ -22,11 +23,13 @@ __all__ = [
     "ExponentialSum",
     "FourierKernel",
     "Kernel",
+    "Layer",
     "PositionalWeights",
     "PowerLaw",
     "PromptLaw",
     "SmoothKernel",
     "SplineWeights",
+    "Sum",
     "UniformPrompts",
     "required_modes",
 ]

@@ -11,6 +11,7 @@ import abc
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,19 +19,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     Scalar,
     as_float,
-    as_floats,
+    check,
     check_at_least,
     check_finite,
     check_positive,
     check_scalar,
+    finite_array,
     is_concrete,
     round_up,
 )
 
 _MODES_PER_STEP = 4
+_LARGEST_TRACED = 16.0
 
 
 class Kernel(eqx.Module):
@@ -63,45 +67,60 @@ class Kernel(eqx.Module):
         return jax.jvp(self, (theta,), (jnp.ones_like(theta),))[1]
 
     def growth_rates(self) -> Float[Array, " mode"]:
-        """Growth rates a_n = n^2 w^(n) of (1.19) for n = 1..K."""
-        n = jnp.arange(1, self.n_modes + 1)
-        return n**2 * self.coefficients()
+        """Growth rates a_n = n^2 w^(n) of (1.19) for n = 1..K.
+
+        Of either sign, they are zero where w^(n) lies below the rounding of the largest coefficient: there its
+        sign, which decides whether S_t diverges at the start of the prompt, means nothing.
+        """
+        coefficients = self.coefficients()
+        if self.has_signed_rates:
+            size = jnp.abs(coefficients)
+            coefficients = jnp.where(size > jnp.finfo(size.dtype).eps * jnp.max(size), coefficients, 0.0)
+        return jnp.arange(1, self.n_modes + 1) ** 2 * coefficients
+
+
+def _check_sharpness(beta: Any) -> Any:
+    check_scalar("beta", beta)
+    beta = check_positive("beta", beta)
+    dtype = as_float(beta).dtype
+    largest = _largest_sharpness(dtype)
+    return check("beta", beta, f"be at most {largest} in {dtype}, as e^beta overflows", lambda b: b <= largest)
+
+
+def _largest_sharpness(dtype: jnp.dtype) -> int:
+    # A margin of e^9 is left for growth rates, about sqrt(beta) e^beta, and for sums of them.
+    return math.floor(math.log(jnp.finfo(dtype).max)) - 9
 
 
 class ExpCosine(Kernel):
     """The paper's kernel w_beta(theta) = e^{beta cos(theta)} (1.3), with w^(n) = I_n(beta).
 
     Attributes:
-        beta: sharpness of attention, positive and dimensionless.
-        n_modes: number of Fourier modes; by default chosen from ``beta`` and its precision. Needed
-            when ``beta`` is traced: choose it for the largest beta in play with `required_modes`.
+        beta: sharpness of attention, dimensionless, positive and at most 700, in single precision 79.
+        n_modes: number of Fourier modes; by default as many as ``beta`` and its precision need, and enough for
+            beta = 16 where ``beta`` is traced. Traced values beyond are refused at run time: choose ``n_modes`` for
+            the largest beta in play with `required_modes`.
 
     Raises:
-        ValueError: if beta is not positive and finite, if it is traced and ``n_modes`` is missing,
-            or if ``n_modes`` does not resolve it.
+        ValueError: if beta is out of range or ``n_modes`` does not resolve it.
     """
 
-    beta: Scalar = eqx.field(converter=as_float)
+    beta: Scalar
     _n_modes: int = eqx.field(static=True)
 
     def __init__(self, beta: float | Array, n_modes: int | None = None):
-        check_scalar("beta", beta)
-        check_positive("beta", beta)
+        beta, known = _check_sharpness(beta), is_concrete(beta)
+        check_sensible(beta=beta)
         self.beta = as_float(beta)
-        if is_concrete(beta):
-            needed = required_modes(float(beta), self.beta.dtype)
-            if n_modes is not None and n_modes < needed:
-                raise ValueError(
-                    f"Argument `n_modes` must be at least {needed} to resolve beta = {float(beta):g} "
-                    f"in {self.beta.dtype}, but is {n_modes}."
-                )
-            n_modes = round_up(needed, _MODES_PER_STEP) if n_modes is None else n_modes
-        elif n_modes is None:
-            raise ValueError(
-                "Argument `n_modes` must be given when `beta` is traced: use "
-                "`required_modes(largest_beta)`, or build the kernel outside the transformation."
-            )
+        needed = required_modes(float(beta) if known else _LARGEST_TRACED, self.beta.dtype)
+        if n_modes is None:
+            n_modes = round_up(needed, _MODES_PER_STEP)
         check_at_least("n_modes", n_modes, 1)
+        if known and n_modes < needed:
+            raise ValueError(
+                f"Argument `n_modes` must be at least {needed} to resolve beta = {float(beta):g} "
+                f"in {self.beta.dtype}, but is {n_modes}."
+            )
         self._n_modes = int(n_modes)
 
     @property
@@ -125,8 +144,9 @@ class ExpCosine(Kernel):
     def is_resolved(self) -> Array:
         """Whether the last mode carries no more than rounding: K >= `required_modes` of a traced beta."""
         n = jnp.arange(1, self.n_modes + 2)
-        strength = n * bessel_in(self.beta, self.n_modes + 1)[1:]
-        return strength[-1] <= 4 * jnp.finfo(strength.dtype).eps * jnp.sum(strength)
+        strength = n * _relative_bessel(self.beta, self.n_modes + 1)[: self.n_modes + 1]
+        decayed = strength[-1] <= 4 * jnp.finfo(strength.dtype).eps * jnp.sum(strength)
+        return decayed & (self.beta <= _largest_sharpness(self.beta.dtype))
 
 
 class FourierKernel(Kernel):
@@ -136,14 +156,13 @@ class FourierKernel(Kernel):
         values: coefficients w^(n) for n = 1..K, of any sign. The mean w^(0) moves nothing.
     """
 
-    values: Float[Array, " mode"] = eqx.field(converter=as_floats)
+    values: Float[Array, " mode"] = eqx.field(converter=finite_array("values"))
 
     def __check_init__(self):
         if self.values.ndim != 1 or self.values.size == 0:
             raise ValueError(
                 f"Argument `values` must be a non-empty one-dimensional array, but has shape {self.values.shape}."
             )
-        check_finite("values", self.values)
 
     @property
     def n_modes(self) -> int:
@@ -219,8 +238,10 @@ class SmoothKernel(Kernel):
         return self.function(theta)
 
     def coefficients(self) -> Float[Array, " mode"]:
-        """Fourier coefficients by the trapezoidal rule, which converges spectrally."""
-        return _fourier(self.function, self.n_modes)
+        """Fourier coefficients by the trapezoidal rule, which converges spectrally; zero below its rounding."""
+        found = _fourier(self.function, self.n_modes)
+        largest = jnp.max(jnp.abs(self.function(jnp.linspace(0.0, jnp.pi, 64))))
+        return jnp.where(jnp.abs(found) > jnp.finfo(found.dtype).eps * largest, found, 0.0)
 
     def is_resolved(self) -> Array:
         """Whether the coefficients have decayed to rounding at mode K."""
@@ -238,6 +259,10 @@ def required_modes(beta: float, dtype: jnp.dtype | type | None = None) -> int:
     Args:
         beta: the largest sharpness in play.
         dtype: floating-point type of the computation; JAX's default if not given.
+
+    Example:
+        >>> [jk.required_modes(beta, np.float64) for beta in (0.1, 1.0, 10.0)]
+        [9, 14, 31]
     """
     eps = float(jnp.finfo(dtype or jnp.result_type(float)).eps)
     # I_n falls like e^{-n^2 / (2 beta)} up to n ~ beta, and faster beyond.
@@ -251,23 +276,38 @@ def required_modes(beta: float, dtype: jnp.dtype | type | None = None) -> int:
     return int(np.argmax(np.append(tail, 0.0) <= 4 * eps * strength.sum()))
 
 
-@partial(jax.jit, static_argnames="n_max")
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+@partial(jax.jit, static_argnums=1)
 def bessel_in(beta: Scalar, n_max: int) -> Float[Array, " order"]:
     """Modified Bessel functions I_n(beta), n = 0..n_max, each to full relative accuracy.
 
     Ratios r_n = I_n / I_{n-1} obey r_n = beta / (2 n + beta r_{n+1}), stable downwards (Miller), and
     e^beta = I_0 + 2 sum_n I_n fixes the scale. Smooth in beta, zero included.
     """
-    start = n_max + 32
+    relative = _relative_bessel(beta, n_max)
+    i0 = jnp.exp(beta) / (1 + 2 * jnp.sum(relative))
+    return i0 * jnp.concatenate([jnp.ones((1,), beta.dtype), relative[:n_max]])
+
+
+@bessel_in.defjvp
+def _bessel_in_jvp(n_max, primals, tangents):
+    # I_n' = (I_{n-1} + I_{n+1}) / 2, I_{-1} = I_1
+    (beta,), (dbeta,) = primals, tangents
+    values = bessel_in(beta, n_max + 1)
+    slopes = (jnp.concatenate([values[1:2], values[:n_max]]) + values[1:]) / 2
+    return values[: n_max + 1], slopes * dbeta
+
+
+def _relative_bessel(beta: Scalar, n_max: int) -> Float[Array, " order"]:
+    """I_n(beta) / I_0(beta) for n = 1..n_max and the orders beyond that the recurrence starts from."""
 
     def downwards(ratio, n):
         ratio = beta / (2 * n + beta * ratio)
         return ratio, ratio
 
-    _, ratios = jax.lax.scan(downwards, jnp.zeros_like(beta), jnp.arange(start, 0, -1.0, dtype=beta.dtype))
-    relative = jnp.cumprod(ratios[::-1])
-    i0 = jnp.exp(beta) / (1 + 2 * jnp.sum(relative))
-    return i0 * jnp.concatenate([jnp.ones((1,), beta.dtype), relative[:n_max]])
+    orders = jnp.arange(n_max + 32, 0, -1.0, dtype=beta.dtype)
+    _, ratios = jax.lax.scan(downwards, jnp.zeros_like(beta), orders)
+    return jnp.cumprod(ratios[::-1])
 
 
 def _strengths(coefficients: Float[Array, " mode"], largest: Float[Array, ""]) -> Float[Array, " mode"]:

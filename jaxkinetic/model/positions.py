@@ -14,9 +14,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from jaxkinetic._types import Scalar, check_at_least, finite_scalar
+from jaxkinetic._bounds import check_sensible
+from jaxkinetic._types import Angles, Scalar, check_at_least, finite_scalar
+from jaxkinetic.sums import causal_sum, convolved_average, weight_totals
 
 
 class PositionalWeights(eqx.Module):
@@ -36,6 +38,11 @@ class PositionalWeights(eqx.Module):
         """Mean attention distance of the last token, int_0^1 s b(s) ds / int_0^1 b(s) ds."""
 
     @property
+    def exponential_rate(self) -> Scalar | None:
+        """Rate lam where b(s) = e^{-lam s}, for which closed forms hold; None for other weights."""
+        return None
+
+    @property
     def breaks(self) -> tuple[float, ...]:
         """Distances, from 0 to 1, between which b is smooth: where quadrature must not step across."""
         return (0.0, 1.0)
@@ -46,8 +53,9 @@ class PositionalWeights(eqx.Module):
         return jnp.result_type(*jax.tree.leaves(eqx.filter(self, eqx.is_array)))
 
     def weights(self, n_tokens: int) -> Float[Array, "token token"]:
-        """All weights omega_{jk} (2.1) as a dense matrix, row j, column k; row one is zero."""
+        """All weights omega_{jk} (2.1), normalised by (1.2), as a dense matrix (j, k); row one is zero."""
         check_at_least("n_tokens", n_tokens, 2)
+        check_sensible(n_tokens=n_tokens)
         j = jnp.arange(n_tokens)
         causal = j[None, :] < j[:, None]
         distance = (jnp.maximum(j[:, None] - j[None, :], 0) / n_tokens).astype(self.dtype)
@@ -64,6 +72,24 @@ class PositionalWeights(eqx.Module):
         exponent = self.log_weight(jnp.maximum(sigma - source, 0)) - self.log_mass(sigma)
         return jnp.where(source <= sigma, jnp.exp(exponent), 0.0)
 
+    def causal_average(
+        self, theta: Angles, series: Float[Array, "kernel mode"], parities: tuple[str, ...] = ("odd",)
+    ) -> Float[Array, "kernel token"]:
+        """Average trigonometric series over all earlier tokens, sum_{k<j} omega_{jk} h(theta_j - theta_k).
+
+        Any weights take about one FFT over all tokens for each mode; a subclass may know a faster sum.
+
+        Args:
+            theta: angles in radians, (N,).
+            series: coefficients c_n of each h, (H, K).
+            parities: for each h ``"even"``, sum_n c_n cos(n x), or ``"odd"``, sum_n c_n sin(n x).
+
+        Returns:
+            One average per series and token, (H, N), in the precision of the angles; zero for the first token.
+        """
+        lags = jnp.arange(theta.shape[0], dtype=self.dtype) / theta.shape[0]
+        return convolved_average(theta, series, self.log_weight(lags).astype(theta.dtype), parities)
+
 
 class ALiBi(PositionalWeights):
     """Attention with linear biases, b(u) = e^{-lam u}; lam of any sign, zero included.
@@ -77,18 +103,29 @@ class ALiBi(PositionalWeights):
 
     lam: Scalar = eqx.field(converter=finite_scalar("lam"))
 
+    def __check_init__(self):
+        check_sensible(lam=self.lam)
+
     def log_weight(self, distance: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """-lam s."""
         return -self.lam * distance
 
     def log_mass(self, sigma: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """log((1 - e^{-lam sigma}) / lam), smooth through lam = 0."""
-        return jnp.log(sigma) - self.lam * sigma / 2 + log_sinhc(self.lam * sigma / 2)
+        rising, size = sign_and_size(self.lam)
+        return jnp.log(sigma) + jnp.where(rising, 0.0, size) * sigma + log_mean_decay(size * sigma)
 
     @property
     def mean_distance(self) -> Scalar:
         """1 / lam - 1 / (e^lam - 1), smooth through lam = 0."""
-        return (1 - jax.jvp(log_sinhc, (self.lam / 2,), (jnp.ones_like(self.lam),))[1]) / 2
+        rising, size = sign_and_size(self.lam)
+        mean = -jax.jvp(log_mean_decay, (size,), (jnp.ones_like(size),))[1]
+        return jnp.where(rising, mean, 1 - mean)
+
+    @property
+    def exponential_rate(self) -> Scalar:
+        """The strength lam itself."""
+        return self.lam
 
     def exponents(self, n_tokens: int) -> tuple[Scalar, Scalar]:
         """Exponents (d, g) with e^{-lam (j - k) / N} proportional in k to e^{-d (j - 1 - k)} e^{-g (k - 1)}.
@@ -98,18 +135,39 @@ class ALiBi(PositionalWeights):
         """
         return jnp.maximum(self.lam, 0) / n_tokens, jnp.maximum(-self.lam, 0) / n_tokens
 
+    def causal_average(
+        self, theta: Angles, series: Float[Array, "kernel mode"], parities: tuple[str, ...] = ("odd",)
+    ) -> Float[Array, "kernel token"]:
+        """The same by a recurrence, in linear time."""
+        decay, growth = self.exponents(theta.shape[0])
+        exponents = decay.astype(theta.dtype), growth.astype(theta.dtype)
+        totals = weight_totals(theta.shape[0], exponents)
+        return causal_sum(theta, series, exponents, parities) / jnp.where(totals > 0, totals, 1)[None, :]
+
     def graphon(self, sigma: Float[Array, ""], source: Float[Array, ""]) -> Float[Array, ""]:
         """Limiting kernel k(sigma, sigma') (1.9), smooth through lam = 0.
 
-        k = lam e^{-lam (sigma - sigma')} / (1 - e^{-lam sigma}) for sigma' <= sigma, else 0. It is evaluated
-        as exp(lam (sigma' - sigma / 2) - log sinhc(lam sigma / 2)) / sigma.
+        k = lam e^{-lam (sigma - sigma')} / (1 - e^{-lam sigma}) for sigma' <= sigma, else 0.
 
         Args:
             sigma: reader's position in (0, 1].
             source: earlier position sigma'.
         """
-        exponent = self.lam * (source - sigma / 2) - log_sinhc(self.lam * sigma / 2)
-        return jnp.where(source <= sigma, jnp.exp(exponent) / sigma, 0.0)
+        inside = source <= sigma
+        return jnp.where(
+            inside, jnp.exp(_log_density(self.lam, sigma, jnp.where(inside, source, sigma))) / sigma, 0.0
+        )
+
+
+def log_graphon(lam: Scalar, sigma: Scalar, source: Scalar) -> Scalar:
+    """The logarithm of ALiBi's k(sigma, sigma') for sigma' <= sigma, where k itself may leave the range."""
+    return _log_density(lam, sigma, source) - jnp.log(sigma)
+
+
+def _log_density(lam, sigma, source):
+    # For lam < 0, k = |lam| e^{-|lam| sigma'} / (1 - e^{-|lam| sigma}): no large exponents cancel.
+    rising, size = sign_and_size(lam)
+    return -size * jnp.where(rising, sigma - source, source) - log_mean_decay(size * sigma)
 
 
 def require_alibi(positions: PositionalWeights, what: str, instead: str) -> ALiBi:
@@ -119,6 +177,23 @@ def require_alibi(positions: PositionalWeights, what: str, instead: str) -> ALiB
             f"Argument `positions` must be ALiBi for {what}, but is {type(positions).__name__}. {instead}"
         )
     return positions
+
+
+def sign_and_size(lam: Scalar) -> tuple[Bool[Array, ""], Scalar]:
+    """Whether lam >= 0, and |lam|.
+
+    Formulas by the sign of lam are one smooth function of it. With the size taken from the right at lam = 0, where
+    `jnp.abs` has slope zero, all their derivatives are right.
+    """
+    rising = lam >= 0
+    return rising, jnp.where(rising, lam, -lam)
+
+
+def log_mean_decay(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log((1 - e^{-x}) / x) for x >= 0, the mean of e^{-x u} over u in [0, 1]; smooth through x = 0."""
+    large = x > 1
+    near, far = jnp.where(large, 0.5, x), jnp.where(large, x, 2.0)
+    return jnp.where(large, jnp.log(-jnp.expm1(-far)) - jnp.log(far), log_sinhc(near / 2) - near / 2)
 
 
 def log_sinhc(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -1,9 +1,11 @@
-"""Laws of the initial tokens theta_j(0): independent over j, with a profile f_o(sigma, theta) of position.
+"""Laws of the initial tokens theta_j(0): independent over j, with a profile f_o(sigma, theta) of position (1.2).
 
-Every law samples prompts and gives its Fourier modes hat f_o(sigma, n) = E[e^{-i n theta}] at sigma = j / N.
+Every law samples prompts and gives its Fourier modes hat f_o(sigma, n) = E[e^{-i n theta}] at sigma = j / N. What
+else is known of it, its atoms or where its modes end, decides how its limit is solved and estimated.
 """
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +13,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr
 from jaxtyping import Array, Complex, Float, Shaped
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     Angles,
     PRNGKeyArray,
@@ -26,12 +30,17 @@ from jaxkinetic._types import (
 )
 
 _TWO_PI = 2 * np.pi
+# Of a wrapped normal law: seven images hold all of a width below 1.5, eight modes all of one above.
+_WIDE, _IMAGES, _WIDE_MODES = 1.5, 3, 8
 # Positions at which laws are checked: not evenly spaced, so that no wave hides between them.
 _EVERYWHERE = np.sin(np.pi * np.arange(129) / 256) ** 2
 
 
 class PromptLaw(eqx.Module):
-    """A law of independent initial tokens."""
+    """A law of independent initial tokens.
+
+    A new law implements `sample` and `fourier`, and states what it has of the rest.
+    """
 
     @abc.abstractmethod
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
@@ -41,6 +50,49 @@ class PromptLaw(eqx.Module):
     def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
         """Modes hat f_o(sigma, n), n = 1..K, of the law at position sigma."""
 
+    @property
+    def n_modes(self) -> int | None:
+        """Order of the last Fourier mode of a smooth density, 0 if it is constant; None where modes do not end."""
+        return None
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all tokens are uniform on the circle."""
+        return self.n_modes == 0
+
+    @property
+    def atoms(self) -> Float[Array, " atom"] | None:
+        """Angles of the atoms of a discrete law, radians; None for other laws."""
+        return None
+
+    def atom_probabilities(self, sigma: Float[Array, ""]) -> Float[Array, " atom"]:
+        """Probabilities of the atoms at position sigma."""
+        raise NotImplementedError(f"{type(self).__name__} has no atoms.")
+
+    def density(self, sigma: Float[Array, ""], theta: Float[Array, " angle"]) -> Float[Array, " angle"]:
+        """Density f_o(sigma, theta) against d theta / 2 pi, where modes end."""
+        if self.n_modes is None:
+            raise NotImplementedError(f"{type(self).__name__} has no density of finitely many modes.")
+        modes = self.fourier(sigma, max(self.n_modes, 1))
+        n = jnp.arange(1, modes.size + 1)
+        return 1 + 2 * jnp.real(jnp.exp(1j * jnp.outer(theta, n)) @ modes)
+
+    def sampled_density(self, sigma: Float[Array, " position"] | None = None) -> Float[Array, "position angle"]:
+        """Density at positions, or all over the prompt, on angles so many that no mode looks like another."""
+        sigma = jnp.asarray(_EVERYWHERE) if sigma is None else sigma
+        theta = jnp.linspace(0.0, _TWO_PI, max(257, 4 * (self.n_modes or 0) + 1))
+        return jax.lax.map(lambda s: self.density(s, theta), sigma, batch_size=32)
+
+    def arc_probability(self, sigma: Float[Array, ""], center: Scalar, half_width: float) -> Scalar | None:
+        """Probability of angles within ``half_width`` of ``center``; None where only the modes tell it."""
+        del sigma, center, half_width
+        return None
+
+    @property
+    def has_jumps(self) -> bool:
+        """Whether the law jumps in sigma, which polynomials in sigma do not resolve."""
+        return False
+
 
 class UniformPrompts(PromptLaw):
     """Independent tokens, uniform on the circle: f_o = 1."""
@@ -48,7 +100,13 @@ class UniformPrompts(PromptLaw):
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` uniform angles in [0, 2 pi)."""
         check_at_least("n_tokens", n_tokens, 2)
+        check_sensible(n_tokens=n_tokens)
         return jax.random.uniform(key, (n_tokens,), maxval=_TWO_PI)
+
+    @property
+    def n_modes(self) -> int:
+        """The density is constant."""
+        return 0
 
     def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
         """All modes vanish."""
@@ -70,7 +128,7 @@ class CodewordPrompts(PromptLaw):
 
     def __init__(self, probabilities: Callable[[Array], Any] | Array | np.ndarray | list[float]):
         self.probabilities = probabilities if callable(probabilities) else _Constant(as_floats(probabilities))
-        p = jax.vmap(self.at)(jnp.asarray(_EVERYWHERE))
+        p = jax.vmap(self.atom_probabilities)(jnp.asarray(_EVERYWHERE))
         if p.ndim != 2 or p.shape[1] < 2:
             raise ValueError(
                 "Argument `probabilities` must give at least 2 probabilities at a position, "
@@ -78,30 +136,31 @@ class CodewordPrompts(PromptLaw):
             )
         check_probabilities(p)
 
-    def at(self, sigma: Float[Array, ""]) -> Float[Array, " word"]:
+    def atom_probabilities(self, sigma: Float[Array, ""]) -> Float[Array, " word"]:
         """Probabilities p_m(sigma) as an array (M,), whatever form the callable returns them in."""
         return as_floats(self.probabilities(sigma))
 
     @property
     def vocab_size(self) -> int:
         """Vocabulary size M."""
-        return jax.eval_shape(self.at, jnp.asarray(0.5)).shape[0]
+        return jax.eval_shape(self.atom_probabilities, jnp.asarray(0.5)).shape[0]
 
     @property
-    def codewords(self) -> Float[Array, " word"]:
+    def atoms(self) -> Float[Array, " word"]:
         """Angles 2 pi m / M of the codewords, m = 0..M-1."""
         return _TWO_PI * jnp.arange(self.vocab_size) / self.vocab_size
 
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` codewords, as angles."""
         check_at_least("n_tokens", n_tokens, 2)
-        logits = jnp.log(jax.vmap(self.at)(_positions(n_tokens)))
-        return self.codewords[jax.random.categorical(key, logits)]
+        check_sensible(n_tokens=n_tokens)
+        logits = jnp.log(jax.vmap(self.atom_probabilities)(_positions(n_tokens)))
+        return self.atoms[jax.random.categorical(key, logits)]
 
     def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
         """Modes sum_m p_m(sigma) e^{-i n 2 pi m / M}; they do not decay in n."""
         n = jnp.arange(1, n_modes + 1)
-        return jnp.exp(-1j * jnp.outer(n, self.codewords)) @ (self.at(sigma) + 0j)
+        return jnp.exp(-1j * jnp.outer(n, self.atoms)) @ (self.atom_probabilities(sigma) + 0j)
 
 
 class DensityPrompts(PromptLaw):
@@ -120,7 +179,7 @@ class DensityPrompts(PromptLaw):
 
     def __init__(self, modes: Callable[[Array], Array] | Array | np.ndarray | list[complex]):
         self.modes = modes if callable(modes) else _Constant(_as_modes(modes))
-        check_density(self.sampled())
+        check_density(self.sampled_density())
 
     @property
     def n_modes(self) -> int:
@@ -133,21 +192,10 @@ class DensityPrompts(PromptLaw):
             raise ValueError(f"Argument `modes` must give shape (K,) at a position, but gives {modes.shape}.")
         return modes + 0j
 
-    def density(self, sigma: Float[Array, ""], theta: Float[Array, " angle"]) -> Float[Array, " angle"]:
-        """Density f_o(sigma, theta) against d theta / 2 pi."""
-        modes = self._at(sigma)
-        n = jnp.arange(1, modes.size + 1)
-        return 1 + 2 * jnp.real(jnp.exp(1j * jnp.outer(theta, n)) @ modes)
-
-    def sampled(self, sigma: Float[Array, " position"] | None = None) -> Float[Array, "position angle"]:
-        """Density at positions, or all over the prompt, on angles so many that no mode looks like another."""
-        sigma = jnp.asarray(_EVERYWHERE) if sigma is None else sigma
-        theta = jnp.linspace(0.0, _TWO_PI, max(257, 4 * self.n_modes + 1))
-        return jax.lax.map(lambda s: self.density(s, theta), sigma, batch_size=32)
-
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` angles by inverting the distribution function, to rounding."""
         check_at_least("n_tokens", n_tokens, 2)
+        check_sensible(n_tokens=n_tokens)
         uniform = jax.random.uniform(key, (n_tokens,))
         modes = jax.vmap(self._at)(_positions(n_tokens))
         n = jnp.arange(1, modes.shape[1] + 1)
@@ -194,6 +242,7 @@ class ClusterPrompts(PromptLaw):
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` angles, consecutive tokens near the same centre."""
         check_at_least("n_tokens", n_tokens, 2)
+        check_sensible(n_tokens=n_tokens)
         stretch = (jnp.arange(1, n_tokens + 1) * self.centers.size - 1) // n_tokens
         return self.centers[stretch] + self.width * jax.random.normal(key, (n_tokens,))
 
@@ -208,6 +257,22 @@ class ClusterPrompts(PromptLaw):
         """Modes e^{-i n c(sigma) - n^2 width^2 / 2} of the wrapped normal law."""
         n = jnp.arange(1, n_modes + 1)
         return jnp.exp(-1j * n * self.center(sigma) - (n * self.width) ** 2 / 2)
+
+    def arc_probability(self, sigma: Float[Array, ""], center: Scalar, half_width: float) -> Scalar:
+        """Of the wrapped normal law, by images of the circle or, where it is wide, by its modes, to rounding."""
+        distance = center - self.center(sigma)
+        narrow = jnp.minimum(self.width, _WIDE)
+        images = distance + _TWO_PI * jnp.arange(-_IMAGES, _IMAGES + 1)
+        by_images = jnp.sum(ndtr((images + half_width) / narrow) - ndtr((images - half_width) / narrow))
+        n = jnp.arange(1, _WIDE_MODES + 1)
+        waves = jnp.exp(-((n * self.width) ** 2) / 2) * jnp.sin(n * half_width) / n * jnp.cos(n * distance)
+        by_modes = (half_width + 2 * jnp.sum(waves)) / math.pi
+        return jnp.where(self.width < _WIDE, by_images, by_modes)
+
+    @property
+    def has_jumps(self) -> bool:
+        """The centre jumps from one stretch to the next."""
+        return True
 
 
 class _Constant(eqx.Module):

@@ -1,5 +1,6 @@
 """Positional weights other than ALiBi: sums of exponentials, power laws, splines of the logarithm."""
 
+import math
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._types import (
+    Angles,
     Scalar,
     check,
     finite_array,
@@ -19,10 +21,13 @@ from jaxkinetic._types import (
     positive_scalar,
 )
 from jaxkinetic.model.positions import ALiBi, PositionalWeights, log_sinhc
+from jaxkinetic.sums import causal_sum, weight_totals
 
 _GAUSS_NODES = 12
 # e^{-80} is about the smallest number of single precision.
 _LARGEST_RANGE = 80.0
+# Closer to 1 than 2^{-36} positions differ by few roundings.
+_FINEST_BREAK = 36
 
 
 class ExponentialSum(PositionalWeights):
@@ -83,6 +88,17 @@ class ExponentialSum(PositionalWeights):
         j = jnp.arange(n_tokens, dtype=self.dtype)
         return (jnp.log(self.amplitudes) - decay)[:, None] + growth[:, None] * j[None, :], decay, growth
 
+    def causal_average(
+        self, theta: Angles, series: Float[Array, "kernel mode"], parities: tuple[str, ...] = ("odd",)
+    ) -> Float[Array, "kernel token"]:
+        """The same by a recurrence for each term, in linear time."""
+        log_factors, *exponents = (x.astype(theta.dtype) for x in self.factors(theta.shape[0]))
+        # For each token its largest term has factor one, so that growing terms do not overflow.
+        factors = jnp.exp(log_factors - jax.lax.stop_gradient(jnp.max(log_factors, axis=0, keepdims=True)))
+        sums = jax.vmap(lambda d, g: causal_sum(theta, series, (d, g), parities))(*exponents)
+        totals = jnp.sum(factors * jax.vmap(lambda d, g: weight_totals(theta.shape[0], (d, g)))(*exponents), axis=0)
+        return jnp.sum(factors[:, None, :] * sums, axis=0) / jnp.where(totals > 0, totals, 1)[None, :]
+
 
 def _exponent(value: Any) -> Scalar:
     value = finite_scalar("exponent")(value)
@@ -129,8 +145,11 @@ class PowerLaw(PositionalWeights):
 
     @property
     def breaks(self) -> tuple[float, ...]:
-        """Graded towards 0, to resolve scales down to about 2^{-12}."""
-        return (0.0, *(2.0**-k for k in range(11, -1, -1)))
+        """Graded towards 0, down to the scale where it is known, else to 2^{-11}."""
+        finest = 11
+        if is_concrete(self.scale):
+            finest = min(max(finest, math.ceil(-math.log2(float(self.scale)))), _FINEST_BREAK)
+        return (0.0, *(2.0**-k for k in range(finest, -1, -1)))
 
 
 class SplineWeights(PositionalWeights):

@@ -1,7 +1,7 @@
-"""Many prompts: keyed by their index, batched by a memory budget, sharded over devices and processes.
+"""Many prompts: keyed by index, batched by a memory budget, shared among devices and processes.
 
-Prompt p draws from ``fold_in(key, p)``, and its statistics are reduced in blocks of fixed size in the order of p.
-So results do not depend on batches, devices or restarts; blocks of one ensemble merge with those of another.
+Prompt p draws from ``fold_in(key, p)``, and statistics are reduced in blocks of fixed size in the order of p. So
+results do not depend on batches, devices or restarts, and ensembles of disjoint prompts merge.
 """
 
 import dataclasses
@@ -25,12 +25,14 @@ BLOCK = 32
 _ROUND = 32
 _DEVICES = 8
 _LARGEST = 8192
+# A key is folded with 32 bits of a prompt's index.
+_INDICES = 2**32
 Statistic = Callable[[Any, PRNGKeyArray], Float[Array, " statistic"]]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Moments(Shown):
-    """Count, mean and sum of squared deviations of an ensemble; merging them is exact.
+    """Count, mean and sum of squared deviations of an ensemble.
 
     Attributes:
         count: number of prompts.
@@ -42,26 +44,31 @@ class Moments(Shown):
     mean: Float[np.ndarray, " statistic"]
     m2: Float[np.ndarray, "statistic ..."]
 
+    # Squares that overflow are infinite, for whoever asked for the moments to refuse.
     @classmethod
+    @np.errstate(over="ignore", invalid="ignore")
     def of(cls, values: Float[np.ndarray, "prompt statistic"], joint: bool = False) -> "Moments":
-        """Moments of given values, in double precision."""
+        """Moments of given values, in double precision; what overflows is not finite."""
         values = np.asarray(values, np.float64)
-        mean = values.mean(axis=0)
-        rest = values - mean
-        return cls(len(values), mean, rest.T @ rest if joint else np.sum(rest**2, axis=0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = values.mean(axis=0)
+            rest = values - mean
+            return cls(len(values), mean, rest.T @ rest if joint else np.sum(rest**2, axis=0))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def merge(self, other: "Moments") -> "Moments":
-        """Moments of both ensembles together (Chan, Golub and LeVeque 1979)."""
+        """Moments of the union of two ensembles (Chan, Golub and LeVeque 1979)."""
         count = self.count + other.count
         if not self.count or not other.count:
             return other if other.count else self
         if self.m2.shape != other.m2.shape:
             shapes = f"{self.m2.shape} and {other.m2.shape}"
             raise ValueError(f"Moments must be of the same statistics to merge, but m2 has shapes {shapes}.")
-        step = other.mean - self.mean
-        square = np.multiply.outer(step, step) if self.m2.ndim == 2 else step**2
-        mean = self.mean + step * (other.count / count)
-        return Moments(count, mean, self.m2 + other.m2 + square * (self.count * other.count / count))
+        with np.errstate(over="ignore", invalid="ignore"):
+            step = other.mean - self.mean
+            square = np.multiply.outer(step, step) if self.m2.ndim == 2 else step**2
+            mean = self.mean + step * (other.count / count)
+            return Moments(count, mean, self.m2 + other.m2 + square * (self.count * other.count / count))
 
     @property
     def standard_error(self) -> Float[np.ndarray, " statistic"]:
@@ -102,37 +109,41 @@ def run_ensemble(
         args: what it needs, a pytree.
         key: random key of the ensemble.
         n_prompts: number of prompts.
-        first: index of the first prompt, a multiple of `BLOCK`: an ensemble is extended from where it stopped.
+        first: index of the first prompt, a multiple of `BLOCK`.
         bytes_per_prompt: working memory of one prompt.
         memory: memory budget in bytes on each device, which sets how many prompts move at once.
-        devices: local devices to share prompts among; all of this process if None. With several processes
-            (`jax.distributed`) each takes every so many blocks, and all return the same moments.
+        devices: local devices to share prompts among; all of this process if None. Of P processes
+            (`jax.distributed`) each takes every P-th block, and all return the same moments.
         joint: whether to keep the covariance between statistics, (S, S).
-        onto: moments of the prompts before ``first``, which become part of the result: block is added to block as
-            in one run of all, and the result has its bits.
-        progress: whether to show prompts done, their rate and the time left, on a terminal.
+        onto: moments of the prompts before ``first``, to be continued: the result includes them, and has the bits
+            of one run over all prompts.
+        progress: whether to show progress, rate and time left on a terminal.
 
     Returns:
         The moments, with the same bits for any number of devices and processes.
 
     Raises:
-        ValueError: on fewer than one prompt, a first prompt within a block, or no devices.
+        ValueError: on fewer than one prompt, a first prompt within a block, prompts beyond 2^32, or no devices.
     """
     check_at_least("n_prompts", n_prompts, 1)
     check_positive("memory", memory)
     check_first(first)
+    if first + n_prompts > _INDICES:
+        raise ValueError(
+            f"Arguments `first` and `n_prompts` must end at prompt 2^32 at most, but end at {first + n_prompts}."
+        )
     chosen = local_devices(devices)
     begin, end = first // BLOCK, -(-(first + n_prompts) // BLOCK)
     most = min(largest_batch(chosen), (end - begin) * BLOCK)
     n_processes, cut = jax.process_count(), batch_size(bytes_per_prompt, memory, most)
-    # Of blocks, for each process; whole batches for each device of a node.
+    # Blocks per process in a round: whole batches for each device of a node.
     a_round = max(_ROUND, _DEVICES * cut // BLOCK)
     total = onto
     with tqdm(total=n_prompts, unit="prompt", disable=None if progress else True) as meter:
         # Round by round, so that memory does not grow with the number of prompts.
         for start in range(begin, end, a_round * n_processes):
             stop = min(end, start + a_round * n_processes)
-            # A process without a block of its own computes the first one, so that all know its shape.
+            # A process without a block computes the first one, since all must exchange arrays of one shape.
             mine = list(range(start + jax.process_index(), stop, n_processes)) or [start]
             found = (
                 Moments.of(values[: first + n_prompts - block * BLOCK], joint)
@@ -146,7 +157,7 @@ def run_ensemble(
 
 
 def check_first(first: int) -> None:
-    """Refuse a first prompt in the middle of a block."""
+    """Raise ValueError unless ``first`` begins a block."""
     check_at_least("first", first, 0)
     if first % BLOCK:
         raise ValueError(f"Argument `first` must be a multiple of {BLOCK}, but is {first}.")
@@ -161,12 +172,12 @@ def local_devices(devices: Sequence[Any] | None) -> tuple[Any, ...]:
 
 
 def largest_batch(devices: Sequence[Any]) -> int:
-    """Most prompts worth moving at once: a block on CPUs, which more only slow down, many to fill anything else."""
+    """Most prompts to solve at once: a block on CPUs, where more only slow down, and many on accelerators."""
     return BLOCK if all(device.platform == "cpu" for device in devices) else _LARGEST
 
 
 def batch_size(bytes_per_prompt: float, memory: float, most: int = BLOCK) -> int:
-    """Prompts that a device moves at once: a power of two, up to ``most``, within the memory budget."""
+    """Prompts that a device solves at once: a power of two, at most ``most``, within the memory budget."""
     return 2 ** int(math.log2(min(max(memory / bytes_per_prompt, 1), most)))
 
 
@@ -178,14 +189,14 @@ def run_blocks(
     devices: Sequence[Any],
     batch: int,
 ) -> Iterator[Float[np.ndarray, "prompt statistic"]]:
-    """The statistic of every prompt of each block, block by block; a device works on a batch at a time."""
+    """Yield the values of the statistic block by block; each device computes a batch at a time."""
     placed = [jax.device_put(eqx.filter((args, key), eqx.is_array), device) for device in devices]
     rest = eqx.filter((args, key), eqx.is_array, inverse=True)
     several = max(batch // BLOCK, 1)
     groups = [list(blocks[i : i + several]) for i in range(0, len(blocks), several)]
 
     def run(place: int, group: list[int]) -> np.ndarray:
-        # The last group has as many as the others, so that one program serves all.
+        # Pad the last group, so that one program serves all.
         full = np.asarray(group + group[-1:] * (several - len(group)))
         indices = (full[:, None] * BLOCK + np.arange(BLOCK)[None, :]).reshape(-1)
         here = jnp.asarray(indices, jnp.uint32, device=devices[place])
@@ -206,7 +217,7 @@ def _run(statistic, arrays, rest, indices, batch):
 
 
 def _exchange(found: list[Moments], n_blocks: int) -> list[Moments]:
-    """Blocks of all processes: block b was found by process b mod P, in its place b // P."""
+    """Exchange blocks: process b mod P has computed block b, as its block b // P."""
     n_processes = jax.process_count()
     padded = found + found[:1] * (-(-n_blocks // n_processes) - len(found))
     # As bytes: doubles would be rounded to JAX's default precision on the way.

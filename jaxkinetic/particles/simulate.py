@@ -5,13 +5,11 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
-import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from jaxkinetic._types import Angles, check_angles, is_concrete
+from jaxkinetic._types import Angles, check_angles, is_concrete, trusted
 from jaxkinetic.integrate import Solve, as_times, integrate
-from jaxkinetic.model import CausalAttention
-from jaxkinetic.particles.drift import velocity
+from jaxkinetic.model import Layer
 
 
 class Trajectory(eqx.Module):
@@ -29,6 +27,11 @@ class Trajectory(eqx.Module):
     stats: dict[str, Any]
     result: diffrax.RESULTS
 
+    @property
+    def succeeded(self) -> Bool[Array, ""]:
+        """Whether the solve reached the last time; otherwise the angles mean nothing."""
+        return self.result == diffrax.RESULTS.successful
+
     def __str__(self) -> str:
         """Summarise shape, times, precision and steps."""
         n_times, n_tokens = self.angles.shape
@@ -39,20 +42,21 @@ class Trajectory(eqx.Module):
 
 
 def simulate(
-    model: CausalAttention,
+    model: Layer,
     theta0: Angles,
     times: Any,
     options: Solve | None = None,
-    drift: Callable[[CausalAttention, Array], Array] = velocity,
+    *,
+    drift: Callable[[Layer, Array], Array] | None = None,
 ) -> Trajectory:
     """Move one prompt through depth by (1.1), d theta_j / dt = sum_{k<j} omega_{jk} w'(theta_j - theta_k).
 
     Args:
-        model: kernel and positional weights.
+        model: attention, or any layer or sum of layers.
         theta0: initial angles in radians, (N,), N >= 2. For many prompts use `jax.vmap`.
         times: saved times t, increasing, the first at least 0; the solve starts at 0.
         options: solver, steps, adjoint, progress and failure handling; see `Solve`.
-        drift: the velocity (model, theta) -> (N,); linear-time by default, `pairwise_drift` for reference.
+        drift: the velocity (model, theta) -> (N,); the model's own by default, `pairwise_drift` for reference.
 
     Returns:
         The trajectory; ``.angles`` is (T, N). Differentiable in theta0, beta, lam and the times.
@@ -61,15 +65,24 @@ def simulate(
         ValueError: on angles of the wrong shape or dtype, or times unsorted, negative or not finite.
         RuntimeError: if the solve fails and ``options.throw`` is on.
     """
-    theta0 = check_angles("theta0", theta0)
-    if not is_concrete(*jax.tree.leaves(model)):
-        theta0 = model.check_resolved(theta0)
-    return _simulate(model, theta0, as_times(times, theta0.dtype), Solve() if options is None else options, drift)
+    theta0 = model.check_resolved(check_angles("theta0", theta0))
+    ts = as_times(times, theta0.dtype)
+    chosen = (Solve() if options is None else options).with_adjoint(model, theta0, ts)
+    return solve(model, theta0, ts, chosen, drift)
 
 
 @eqx.filter_jit
-def _simulate(model, theta0, times, options, drift):
+@trusted()
+def solve(
+    model: Layer,
+    theta0: Angles,
+    times: Float[Array, " time"],
+    options: Solve,
+    drift: Callable[[Layer, Array], Array] | None = None,
+) -> Trajectory:
+    """The same as `simulate` without its checks, for ensembles, whose entry point has made them."""
+    move = (lambda model, theta: model.velocity(theta)) if drift is None else drift
     solution = integrate(
-        lambda _, theta, model: drift(model, theta), theta0, times, model, options, land_on_times=True
+        lambda _, theta, model: move(model, theta), theta0, times, model, options, land_on_times=True
     )
     return Trajectory(solution.ts, solution.values, solution.stats, solution.result)

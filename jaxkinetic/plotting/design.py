@@ -17,7 +17,13 @@ _LINES = ("-", "--")
 
 
 def plot_weights(positions: PositionalWeights, ax: Axes | None = None, **style: object) -> Axes:
-    """Draw the attention density of the last token, b(s) / int_0^1 b, over the distance s."""
+    """Draw the attention density of the last token, b(s) / int_0^1 b, over the distance s.
+
+    Example:
+        >>> ax = plotting.plot_weights(jk.ALiBi(1.0), label="ALiBi")
+        >>> [f"{y:.3f}" for y in ax.lines[0].get_ydata()[[0, -1]]]
+        ['1.582', '0.582']
+    """
     ax = ax or plt.gca()
     # Crowded towards both ends, where weights bend most.
     s = np.sin(np.linspace(0, np.pi / 2, 500)) ** 2

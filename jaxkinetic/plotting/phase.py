@@ -22,7 +22,7 @@ _DEPTHS = (0.02, 0.1, 0.3, 0.5, 0.7)
 def plot_phase_section(section: PhaseDiagram, against: Literal["lam", "beta"], ax: Axes | None = None) -> Axes:
     """Draw the phases over lam or beta (first axis of the arrays) and depth t (second axis).
 
-    Colour is the location of the minimum, white lines are the depth of the U relative to S_t(1). The thick line is
+    Colour is the location of the minimum, white lines are the drop of the U relative to S_t(1). The thick line is
     the exact recency boundary, above which there is no U; the theorem proves it in the hatched region below the
     dashed line.
     """
@@ -33,9 +33,9 @@ def plot_phase_section(section: PhaseDiagram, against: Literal["lam", "beta"], a
     colour = {"cmap": "cividis", "norm": LogNorm(0.01, 1)}
     mesh = ax.pcolormesh(across, time, location, shading="nearest", rasterized=True, **colour)
     ax.figure.colorbar(mesh, ax=ax, extend="min", label=r"location of the minimum, $\sigma_0$")
-    depth = np.where(there, np.asarray(section.relative_depth), np.nan)
-    if np.isfinite(depth).any():
-        lines = ax.contour(across, time, depth, levels=_DEPTHS, colors="white", linewidths=0.9)
+    drop = np.where(there, np.asarray(section.relative_drop), np.nan)
+    if np.isfinite(drop).any():
+        lines = ax.contour(across, time, drop, levels=_DEPTHS, colors="white", linewidths=0.9)
         longest = [max(segments, key=len) for segments in lines.allsegs if segments]
         # Each label further along its line than the one before, lest they meet where lines are close.
         along = np.linspace(0.2, 0.8, len(longest))
@@ -94,7 +94,7 @@ def plot_phase(lam_section: PhaseDiagram, beta_section: PhaseDiagram) -> Figure:
         several |= bool((section.n_minima > 1).any())
     legend = [
         Line2D([], [], color=COLOURS[1], lw=2.4, label=r"recency ends, $S_t'(1) = 0$ (exact)"),
-        Line2D([], [], color="0.75", lw=0.9, label=r"depth of the U, $1 - S_t(\sigma_{\min}) / S_t(1)$"),
+        Line2D([], [], color="0.75", lw=0.9, label=r"drop of the U, $1 - S_t(\sigma_{\min}) / S_t(1)$"),
         Patch(facecolor="none", edgecolor="black", hatch="//", ls="--", label="(1.22): Theorem 1.3 proves a U"),
     ]
     if several:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from jaxkinetic.model import CausalAttention
 from jaxkinetic.plotting.style import COLOURS
 from jaxkinetic.retrieval import ProfileEstimate, retrieval_profile, u_shape
+from jaxkinetic.retrieval.band import FEWEST_PROMPTS
 
 _FEW_POINTS = 16
 _START = 0.05
@@ -50,7 +51,7 @@ def plot_estimate(estimate: ProfileEstimate, ax: Axes | None = None, colour: str
     reach = 1.96 * estimate.standard_error
     label = f"N = {estimate.n_tokens}, {estimate.n_prompts} prompts (95 %)"
     outer = reach
-    if estimate.is_joint and estimate.n_prompts > 1:
+    if estimate.is_joint and estimate.n_prompts >= FEWEST_PROMPTS:
         outer = estimate.simultaneous_error()
         ax.fill_between(
             estimate.sources, estimate.values - outer, estimate.values + outer, color=colour, alpha=0.15, lw=0,
@@ -86,7 +87,12 @@ def plot_estimate(estimate: ProfileEstimate, ax: Axes | None = None, colour: str
 def plot_profile_line(
     model: CausalAttention, time: float, vocab_size: int, ax: Axes | None = None, colour: str = COLOURS[1]
 ) -> Axes:
-    """Add the limit S_t(sigma_0) (1.21) to a picture of estimates, as a line."""
+    """Add the limit S_t(sigma_0) (1.21) to a picture of estimates, as a line.
+
+    Example:
+        >>> plotting.plot_profile_line(jk.CausalAttention(), 1.0, 8).lines[0].get_linestyle()
+        '--'
+    """
     ax = ax or plt.gca()
     sources = np.linspace(0.03, 1, 400) ** 2
     values = np.asarray(retrieval_profile(model, time, vocab_size, sources).values)

@@ -11,7 +11,14 @@ from jaxkinetic.particles import Trajectory
 
 
 def plot_circle(trajectory: Trajectory, index: int, ax: Axes | None = None) -> Axes:
-    """Draw one snapshot of a prompt on the circle: crosses where tokens began, rings where they are."""
+    """Draw one snapshot of a prompt on the circle: crosses where tokens began, rings where they are.
+
+    Example:
+        >>> prompt = jk.UniformPrompts().sample(jax.random.key(0), 8)
+        >>> trajectory = jk.simulate(jk.CausalAttention(), prompt, [0.0, 1.0])
+        >>> plotting.plot_circle(trajectory, 1).get_title()
+        't = 1'
+    """
     ax = ax or plt.gca()
     start, now = np.asarray(trajectory.angles[0]), np.asarray(trajectory.angles[index])
     n_tokens = now.size
@@ -37,7 +44,14 @@ def plot_circle(trajectory: Trajectory, index: int, ax: Axes | None = None) -> A
 
 
 def plot_snapshots(trajectory: Trajectory) -> Figure:
-    """Draw every saved time of a prompt on the circle, coloured by reading order (Figure 3)."""
+    """Draw every saved time of a prompt on the circle, coloured by reading order (Figure 3).
+
+    Example:
+        >>> prompt = jk.UniformPrompts().sample(jax.random.key(0), 8)
+        >>> trajectory = jk.simulate(jk.CausalAttention(), prompt, [0.0, 1.0])
+        >>> [ax.get_title() for ax in plotting.plot_snapshots(trajectory).axes[:2]]
+        ['t = 0', 't = 1']
+    """
     n_times = trajectory.ts.shape[0]
     n_columns = min(n_times, 4)
     n_rows = -(-n_times // n_columns)
@@ -53,7 +67,14 @@ def plot_snapshots(trajectory: Trajectory) -> Figure:
 
 
 def plot_angles(trajectory: Trajectory, ax: Axes | None = None) -> Axes:
-    """Draw all angles of a prompt against depth, coloured by reading order."""
+    """Draw all angles of a prompt against depth, coloured by reading order.
+
+    Example:
+        >>> prompt = jk.UniformPrompts().sample(jax.random.key(0), 8)
+        >>> trajectory = jk.simulate(jk.CausalAttention(), prompt, [0.0, 1.0])
+        >>> len(plotting.plot_angles(trajectory).lines)
+        8
+    """
     ax = ax or plt.gca()
     n_tokens = trajectory.angles.shape[1]
     for j in range(n_tokens):

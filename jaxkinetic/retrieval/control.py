@@ -18,12 +18,12 @@ from jaxtyping import Array, Complex, Float, Shaped
 from jaxkinetic._types import Scalar
 from jaxkinetic.integrate import Solve
 from jaxkinetic.limit import Resolution, closed_form, solve_correlations
-from jaxkinetic.limit.flow import CharacteristicFlow
-from jaxkinetic.limit.iterated_kernels import iterated_kernels, smallest_source
-from jaxkinetic.limit.linearization import CharacteristicLinearization
-from jaxkinetic.model import ALiBi, CausalAttention, CodewordPrompts, PromptLaw
+from jaxkinetic.limit.correlation_equations import CharacteristicCorrelations
+from jaxkinetic.limit.iterated_kernels import resolved_kernels
+from jaxkinetic.limit.mean_field_equation import CharacteristicMeanField
+from jaxkinetic.model import CausalAttention, PromptLaw
 from jaxkinetic.retrieval.source_law import SourceLaw
-from jaxkinetic.retrieval.window import window_modes, window_slope
+from jaxkinetic.retrieval.window import window_modes, window_slope, wrap
 
 _OBSERVABLES = 10
 # A rough prediction is a less sharp estimate, not a wrong one.
@@ -146,8 +146,7 @@ class CharacteristicControl(Control):
         return law / (law**2 + _FLOOR**2)
 
     def _word(self, angle):
-        size = self.angles.shape[0]
-        return jnp.round(angle * size / (2 * jnp.pi)).astype(int) % size
+        return jnp.argmin(jnp.abs(wrap(angle[..., None] - self.angles)), axis=-1)
 
     def _waves(self, angle):
         size = self.drift.shape[0]
@@ -176,8 +175,8 @@ class CharacteristicControl(Control):
 def uniform_control(model: CausalAttention, time: Scalar, sigma: Float[Array, " source"]) -> UniformControl:
     """The closed form as a control, or the iterated kernels where the weights are not ALiBi."""
     rates, signed = model.kernel.growth_rates(), model.kernel.has_signed_rates
-    if not isinstance(model.positions, ALiBi):
-        kernels = iterated_kernels(model.positions, smallest_source(sigma), tolerance=_CONTROL_TOLERANCE)
+    if model.positions.exponential_rate is None:
+        kernels = resolved_kernels(model.positions, rates, time, None, sigma, tolerance=_CONTROL_TOLERANCE)
         return UniformControl(kernels.profiles(rates, time, sigma))
     one = jnp.ones((), sigma.dtype)
 
@@ -203,24 +202,24 @@ def law_control(
         RuntimeError: if the limit is not resolved, or takes more steps than a rough prediction is worth.
     """
     observables = _OBSERVABLES
-    if isinstance(law, CodewordPrompts):
-        observables = law.vocab_size - 1
+    if law.atoms is not None:
+        observables = law.atoms.size - 1
     tolerance = _SOLVE_TOLERANCE if jnp.finfo(sigma.dtype).bits >= 64 else None
     found = solve_correlations(
-        model, law, [time], sigma, tuple(range(1, observables + 1)), method="characteristics", resolution=SIZE,
-        options=Solve(rtol=tolerance, atol=tolerance, max_steps=_MOST_STEPS),
+        model, law, [time], sigma, observable_mode=tuple(range(1, observables + 1)), method="characteristics",
+        resolution=SIZE, options=Solve(rtol=tolerance, atol=tolerance, max_steps=_MOST_STEPS),
     )  # fmt: skip
-    flow, equation = found.field.flow, found.linearization
-    assert isinstance(flow, CharacteristicFlow)
-    assert isinstance(equation, CharacteristicLinearization)
+    flow, equation = found.field.flow, found.equations
+    assert isinstance(flow, CharacteristicMeanField)
+    assert isinstance(equation, CharacteristicCorrelations)
     at_end, _ = equation.at(jnp.ones((), sigma.dtype))
     zeta = jnp.einsum("sj,rsjl->rsl", at_end, found.states["cross"][0])
     kernel = jax.vmap(lambda s: model.positions.graphon(jnp.ones((), sigma.dtype), s))(sigma)
     xi = jnp.moveaxis(kernel[None, :, None] * (zeta[0::2] + 1j * zeta[1::2]), 0, 1)
     drift = found.field.characteristics(found.ts[0], 1.0) - flow.labels
     one = jnp.ones((), sigma.dtype)
-    if isinstance(law, CodewordPrompts):
-        reader, source = law.at(one), jax.vmap(law.at)(sigma)
+    if law.atoms is not None:
+        reader, source = law.atom_probabilities(one), jax.vmap(law.atom_probabilities)(sigma)
         return CharacteristicControl(drift, xi / flow.labels.size, flow.labels, reader, source, source, True)
     # As many modes as there are labels; the law itself has at most half as many.
     size = flow.labels.size

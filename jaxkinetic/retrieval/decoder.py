@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import check_at_least
 from jaxkinetic.limit.closed_form import mode_weights, needed_modes
 from jaxkinetic.retrieval.window import within_half_word, wrap
@@ -16,8 +17,13 @@ def decode(theta: Float[Array, "*shape"], vocab_size: int) -> Int[Array, "*shape
     Args:
         theta: angles in radians.
         vocab_size: vocabulary size M >= 2.
+
+    Example:
+        >>> jk.decode(jnp.array([0.1, 3.0, -0.1]), 4).tolist()
+        [0, 2, 0]
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     return jnp.round(theta * vocab_size / (2 * math.pi)).astype(int) % vocab_size
 
 
@@ -30,8 +36,14 @@ def hard_accuracy(
         last: final angles theta_N(t), radians, any shape of prompts.
         source: initial angles theta_{i*}(0) of the same prompts.
         vocab_size: vocabulary size M >= 2.
+
+    Example:
+        >>> last, source = jnp.array([0.1, 1.5, 3.0]), jnp.array([0.0, 0.0, jnp.pi])
+        >>> print(f"{jk.hard_accuracy(last, source, 4):.3f}")
+        0.667
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     u = wrap(last - source)
     return jnp.mean(within_half_word(u, vocab_size).astype(u.dtype))
 
@@ -47,8 +59,14 @@ def soft_accuracy(
         last: final angles theta_N(t), radians, any shape of prompts.
         source: initial angles theta_{i*}(0) of the same prompts.
         vocab_size: vocabulary size M >= 2.
+
+    Example:
+        >>> last, source = jnp.array([0.1, 1.5, 3.0]), jnp.array([0.0, 0.0, jnp.pi])
+        >>> print(f"{jk.soft_accuracy(last, source, 4):.4f}")
+        0.7124
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     images = 2 * math.pi * jnp.arange(-6, 7)
     distance = jnp.subtract.outer(wrap(last - source), images)
     return jnp.mean(jnp.sum(jnp.exp(-((vocab_size * distance / math.pi) ** 2) / 2), axis=-1))
@@ -60,8 +78,14 @@ def soft_accuracy_fourier(
     """The same soft accuracy by Fourier modes (1.6).
 
     (sqrt(pi / 2) / M) (1 + 2 sum_{n >= 1} e^{-pi^2 n^2 / 2 M^2} E cos(n (theta_N(t) - theta_{i*}(0))))
+
+    Example:
+        >>> last, source = jnp.array([0.1, 1.5, 3.0]), jnp.array([0.0, 0.0, jnp.pi])
+        >>> print(f"{jk.soft_accuracy_fourier(last, source, 4):.4f}")
+        0.7124
     """
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(vocab_size=vocab_size)
     weights = mode_weights(vocab_size, needed_modes(vocab_size))
     n = jnp.arange(1, weights.size + 1)
     # Wrapped first: n times a large angle would lose digits.

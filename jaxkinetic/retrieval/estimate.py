@@ -10,16 +10,14 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
-from jaxkinetic.model import CausalAttention, PromptLaw
+from jaxkinetic.model import Layer, PromptLaw
 from jaxkinetic.particles.ensemble import BLOCK, Moments, check_first, local_devices
 from jaxkinetic.retrieval.band import simultaneous_factor
-from jaxkinetic.retrieval.profile_ensemble import (
-    Estimator,
-    ProfileEnsemble,
-    prepare_profile,
-)
+from jaxkinetic.retrieval.estimators import Estimator
+from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble, prepare_profile
 from jaxkinetic.retrieval.steps import settle_ensemble
 from jaxkinetic.retrieval.window import Accuracy, level
 
@@ -71,7 +69,7 @@ class ProfileEstimate(Shown):
         return self.moments.covariance
 
     def simultaneous_error(self, level: float = 0.95) -> Float[np.ndarray, " source"]:
-        """Half-width of the band that holds the whole curve at once, (S,), which needs ``joint=True``.
+        """Half-width of the band that holds the whole curve at once, (S,): of ``joint=True`` and 4 prompts or more.
 
         P(|S_N - values| <= simultaneous_error at every source) = level
         """
@@ -83,14 +81,15 @@ class ProfileEstimate(Shown):
 
 
 def estimate_profile(
-    model: CausalAttention,
+    model: Layer,
     time: Any,
     vocab_size: int,
     n_tokens: int,
+    *,
     n_prompts: int,
     key: PRNGKeyArray,
     prompts: PromptLaw | None = None,
-    estimator: Estimator = "auto",
+    estimator: str | Estimator = "auto",
     control_variate: bool | None = None,
     sources: Any = None,
     accuracy: Accuracy = "soft",
@@ -109,7 +108,7 @@ def estimate_profile(
     which tends to S_t(sigma_0) (1.21) as N grows; the accuracy (1.4) or (1.5) is chance plus 2 c S_N / N.
 
     Args:
-        model: kernel and positional weights.
+        model: attention, or any layer or sum of layers.
         time: depth t > 0.
         vocab_size: vocabulary size M >= 2 of the decoder.
         n_tokens: number of tokens N >= 2.
@@ -147,12 +146,14 @@ def estimate_profile(
             out because its limit is not resolved; it says what helps.
     """
     check_at_least("n_prompts", n_prompts, 1)
+    check_sensible(n_prompts=n_prompts)
     check_positive("memory", memory)
     here = local_devices(devices)
     check_first(first)
     ensemble = prepare_profile(
-        model, time, vocab_size, n_tokens, prompts, estimator, control_variate, sources, accuracy
-    )
+        model, time, vocab_size, n_tokens, prompts=prompts, estimator=estimator, control_variate=control_variate,
+        sources=sources, accuracy=accuracy,
+    )  # fmt: skip
     origin = _origin(ensemble, key)
     if onto is None:
         ensemble, n_steps, step_error = settle_ensemble(ensemble, key, n_prompts, n_steps, first, memory, here)
@@ -168,9 +169,8 @@ def estimate_profile(
             progress=progress,
         )  # fmt: skip
     return ProfileEstimate(
-        ensemble.sources, moments.mean, moments.standard_error, moments.count, n_tokens, vocab_size,
-        accuracy, ensemble.estimator, ensemble.problem.control is not None, n_steps, step_error, moments, first,
-        origin,
+        ensemble.sources, moments.mean, moments.standard_error, moments.count, n_tokens, vocab_size, accuracy,
+        ensemble.estimator.name, ensemble.problem.control is not None, n_steps, step_error, moments, first, origin,
     )  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def _check_same(
     problem = ensemble.problem
     now = {
         "n_tokens": problem.n_tokens, "vocab_size": vocab_size, "accuracy": accuracy,
-        "estimator": ensemble.estimator, "control_variate": problem.control is not None, "joint": joint,
+        "estimator": ensemble.estimator.name, "control_variate": problem.control is not None, "joint": joint,
         "n_steps": onto.n_steps if n_steps is None else n_steps, "first": first,
     }  # fmt: skip
     then = {name: getattr(onto, name, None) for name in now} | {"joint": onto.is_joint, "first": onto.first}

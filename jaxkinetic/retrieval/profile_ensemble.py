@@ -3,7 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,24 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxkinetic._types import PRNGKeyArray, as_float, check_at_least, check_positive, check_scalar
-from jaxkinetic.integrate import reason
-from jaxkinetic.model import (
-    ALiBi,
-    CausalAttention,
-    ClusterPrompts,
-    DensityPrompts,
-    PositionalWeights,
-    PromptLaw,
-    UniformPrompts,
+from jaxkinetic._bounds import check_sensible
+from jaxkinetic._types import (
+    PRNGKeyArray,
+    as_float,
+    check_at_least,
+    check_choice,
+    check_positive,
+    check_scalar,
+    check_type,
 )
+from jaxkinetic.integrate import reason
+from jaxkinetic.model import CausalAttention, Layer, PromptLaw, UniformPrompts
 from jaxkinetic.particles.ensemble import BLOCK, Moments, batch_size, run_blocks, run_ensemble
 from jaxkinetic.retrieval.control import Control, law_control, uniform_control
-from jaxkinetic.retrieval.estimators import CONTROLS, ESTIMATORS, Problem
-from jaxkinetic.retrieval.source_law import SMALLEST_DENSITY, SourceLaw, lowest_density, tabulate_source
+from jaxkinetic.retrieval.estimators import ESTIMATORS, Estimator, Problem
+from jaxkinetic.retrieval.source_law import tabulate_source
 from jaxkinetic.retrieval.window import Accuracy
 
-Estimator = Literal["auto", "naive", "glauber", "adjoint"]
 _FEW = 9
 
 
@@ -42,13 +42,13 @@ class ProfileEnsemble:
 
     Attributes:
         problem: what turns a key into values; its step is set when it runs.
-        estimator: "naive", "glauber" or "adjoint".
+        estimator: what turns a prompt into values.
         bytes_per_prompt: working memory of one prompt.
         may_drop_control: whether there is a control that nobody asked for.
     """
 
     problem: Problem
-    estimator: Literal["naive", "glauber", "adjoint"]
+    estimator: Estimator
     bytes_per_prompt: float
     may_drop_control: bool = False
 
@@ -87,7 +87,7 @@ class ProfileEnsemble:
             RuntimeError: if a value is not finite.
         """
         moments = run_ensemble(
-            ESTIMATORS[self.estimator], with_steps(self.problem, n_steps), key, n_prompts, first=first,
+            self.estimator, with_steps(self.problem, n_steps), key, n_prompts, first=first,
             devices=devices, bytes_per_prompt=self.bytes_per_prompt, memory=memory, **options,
         )  # fmt: skip
         if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.m2))):
@@ -101,15 +101,13 @@ class ProfileEnsemble:
         self, n_steps: int, key: PRNGKeyArray, first: int, memory: float, devices: Sequence[Any]
     ) -> Float[np.ndarray, "prompt source"]:
         """Values of each prompt of the block that starts at ``first``, on one device."""
-        return self._block(
-            ESTIMATORS[self.estimator], with_steps(self.problem, n_steps), key, first, memory, devices
-        )
+        return self._block(self.estimator, with_steps(self.problem, n_steps), key, first, memory, devices)
 
     def pilot_control(
         self, key: PRNGKeyArray, first: int, memory: float, devices: Sequence[Any]
     ) -> Float[np.ndarray, "prompt source"]:
         """What the control takes from the values of each of these prompts."""
-        return self._block(CONTROLS[self.estimator], self.problem, key, first, memory, devices)
+        return self._block(self.estimator.control, self.problem, key, first, memory, devices)
 
     def _block(self, statistic, problem, key, first, memory, devices):
         batch = batch_size(self.bytes_per_prompt, memory)
@@ -118,102 +116,101 @@ class ProfileEnsemble:
 
 
 def prepare_profile(
-    model: CausalAttention,
+    model: Layer,
     time: Any,
     vocab_size: int,
     n_tokens: int,
+    *,
     prompts: PromptLaw | None = None,
-    estimator: Estimator = "auto",
+    estimator: str | Estimator = "auto",
     control_variate: bool | None = None,
     sources: Any = None,
     accuracy: Accuracy = "soft",
 ) -> ProfileEnsemble:
     """Check what is to be estimated and tabulate what all its prompts share; arguments as `estimate_profile`."""
     law = UniformPrompts() if prompts is None else prompts
+    check_type("model", model, Layer)
+    check_type("prompts", law, PromptLaw)
     check_scalar("time", time)
     check_positive("time", time)
     check_at_least("vocab_size", vocab_size, 2)
     check_at_least("n_tokens", n_tokens, 2)
-    if accuracy not in ("soft", "hard"):
-        raise ValueError(f"Argument `accuracy` must be 'soft' or 'hard', but is {accuracy!r}.")
-    every = isinstance(law, UniformPrompts) and estimator != "glauber"
+    check_sensible(time=time, vocab_size=vocab_size, n_tokens=n_tokens)
+    check_choice("accuracy", accuracy, ("soft", "hard"))
+    every = law.is_uniform and estimator_named(estimator).takes_all_sources
     tokens = source_tokens(sources, n_tokens, every)
     chosen = choose_estimator(law, estimator, accuracy, (tokens + 1) / n_tokens)
-    wanted = choose_control(control_variate, law, chosen, accuracy, model.positions)
-    dtype = model.positions.dtype
+    wanted = choose_control(control_variate, law, chosen, accuracy, model)
+    dtype = model.dtype
     sigma = jnp.asarray((tokens + 1) / n_tokens, dtype)
     depth = as_float(time).astype(dtype)
-    source = tabulate_source(law, sigma, vocab_size, accuracy, stein=chosen == "adjoint")
-    control = _control(model, law, depth, sigma, chosen, source, control_variate) if wanted else None
-    problem = Problem(model, law, depth, depth, jnp.asarray(tokens), source, control, n_tokens)
+    source = tabulate_source(law, sigma, vocab_size, accuracy, stein=chosen.needs_density)
+    problem = Problem(model, law, depth, depth, jnp.asarray(tokens), source, None, n_tokens)
+    if wanted:
+        problem = dataclasses.replace(problem, control=_control(problem, sigma, chosen, control_variate))
     size = bytes_per_prompt(model, n_tokens, tokens.size, chosen)
-    return ProfileEnsemble(problem, chosen, size, control is not None and control_variate is None)
+    return ProfileEnsemble(problem, chosen, size, problem.control is not None and control_variate is None)
+
+
+def estimator_named(estimator: str | Estimator) -> Estimator:
+    """The estimator of a name, or as given; "auto" is the one that is tried first, the adjoint.
+
+    Raises:
+        ValueError: on other names.
+    """
+    if isinstance(estimator, Estimator):
+        return estimator
+    check_choice("estimator", estimator, ("auto", *ESTIMATORS))
+    return ESTIMATORS["adjoint" if estimator == "auto" else estimator]
 
 
 def choose_estimator(
-    law: PromptLaw, estimator: str, accuracy: str, sigma: Any = None
-) -> Literal["naive", "glauber", "adjoint"]:
-    """The estimator to use; one that is not valid for the law is refused.
+    law: PromptLaw, estimator: str | Estimator, accuracy: Accuracy, sigma: Any = None
+) -> Estimator:
+    """The estimator to use; one that is biased for the law is refused.
 
     "auto" takes the adjoint where it is valid from the first token to the last, so that its choice does not depend
     on the sources: for uniform tokens, and, soft decoder, for densities that stay above zero.
 
     Args:
         law: law of the initial tokens.
-        estimator: "auto", "naive", "glauber" or "adjoint".
+        estimator: "auto", "naive", "glauber" or "adjoint", or an `Estimator`.
         accuracy: the decoder, "soft" or "hard".
-        sigma: positions of the sources, for which "adjoint" has to be valid; the whole prompt if None.
+        sigma: positions of the sources, for which the estimator has to be valid; the whole prompt if None.
 
     Raises:
         ValueError: on other names, and on "adjoint" for laws that have no derivative to integrate by parts.
     """
-    if not isinstance(law, PromptLaw):
-        raise ValueError(f"Argument `prompts` must be a PromptLaw, but is {type(law).__name__}.")
-    if estimator not in ("auto", *ESTIMATORS):
-        raise ValueError(
-            f"Argument `estimator` must be 'auto', 'naive', 'glauber' or 'adjoint', but is {estimator!r}."
-        )
-    valid = isinstance(law, UniformPrompts) or (isinstance(law, DensityPrompts) and accuracy == "soft")
-    if estimator == "adjoint" and not valid:
-        raise ValueError(
-            f"Argument `estimator` must not be 'adjoint' for {type(law).__name__} and {accuracy} accuracy: it "
-            "integrates by parts over the source's density, here with the soft decoder only. Use 'glauber'."
-        )
-    if estimator not in ("auto", "adjoint"):
-        return estimator  # pyright: ignore[reportReturnType]
-    if valid and isinstance(law, DensityPrompts):
-        lowest = lowest_density(law, None if estimator == "auto" else sigma)
-        if estimator == "adjoint" and lowest < SMALLEST_DENSITY:
-            raise ValueError(
-                f"Argument `estimator` must not be 'adjoint' for a density that falls to {lowest:.2g}: it divides "
-                "by the density. Use 'glauber'."
-            )
-        valid = lowest >= SMALLEST_DENSITY
-    return "adjoint" if valid else "glauber"
+    chosen = estimator_named(estimator)
+    is_auto = isinstance(estimator, str) and estimator == "auto"
+    invalid = chosen.why_invalid(law, accuracy, None if is_auto else sigma)
+    if invalid is None:
+        return chosen
+    if is_auto:
+        return ESTIMATORS["glauber"]
+    raise ValueError(f"Argument `estimator` must not be {chosen.name!r} {invalid}. Use 'glauber'.")
 
 
 def choose_control(
-    wanted: bool | None, law: PromptLaw, estimator: str, accuracy: str, positions: PositionalWeights | None = None
+    wanted: bool | None, law: PromptLaw, estimator: Estimator, accuracy: Accuracy, model: Layer | None = None
 ) -> bool:
     """Whether to subtract the limit's prediction: if it exists and unless told not to."""
-    missing = why_no_control(law, estimator, accuracy, positions)
+    missing = why_no_control(law, estimator, accuracy, model)
     if wanted and missing:
         raise ValueError(f"Argument `control_variate` must be False here: {missing}.")
     return missing is None if wanted is None else bool(wanted)
 
 
 def why_no_control(
-    law: PromptLaw, estimator: str, accuracy: str, positions: PositionalWeights | None = None
+    law: PromptLaw, estimator: Estimator, accuracy: Accuracy, model: Layer | None = None
 ) -> str | None:
     """Why there is no prediction of the limit to subtract; None where there is one."""
-    if isinstance(law, ClusterPrompts):
-        return "ClusterPrompts has no limit that polynomials in sigma resolve"
-    if estimator == "glauber" and accuracy == "hard":
-        return "the hard decoder has no slope to predict with"
-    if not isinstance(positions, ALiBi | None) and not isinstance(law, UniformPrompts):
-        solved = f"the limit of {type(law).__name__} is solved for ALiBi weights"
-        return f"{solved}, not for {type(positions).__name__}"
-    return None
+    unpredicted = estimator.why_unpredicted(accuracy)
+    if unpredicted is not None:
+        return unpredicted
+    if law.has_jumps:
+        return f"{type(law).__name__} has no limit that polynomials in sigma resolve"
+    return None if model is None else model.why_no_limit(law.is_uniform)
 
 
 def source_tokens(sources: Any, n_tokens: int, every_token: bool) -> Int[np.ndarray, " source"]:
@@ -257,39 +254,34 @@ def source_tokens(sources: Any, n_tokens: int, every_token: bool) -> Int[np.ndar
 
 
 def _control(
-    model: CausalAttention,
-    law: PromptLaw,
-    time: jax.Array,
-    sigma: jax.Array,
-    estimator: str,
-    source: SourceLaw,
-    wanted: bool | None,
+    problem: Problem, sigma: jax.Array, estimator: Estimator, wanted: bool | None
 ) -> tuple[Control, jax.Array] | None:
     """The control and its mean; None, with a warning, if its limit is not resolved and nobody asked for it."""
+    model, law, time = problem.model, problem.prompts, problem.time
+    assert isinstance(model, CausalAttention)
     try:
-        if isinstance(law, UniformPrompts):
+        if law.is_uniform:
             control: Control = uniform_control(model, time, sigma)
         else:
-            control = law_control(model, law, time, sigma, source.vocab_size)
-        mean = {"adjoint": control.mean_of_adjoint, "glauber": control.mean_of_redraw}.get(estimator)
-        exact = jnp.zeros_like(sigma) if mean is None else eqx.filter_jit(mean)(source)
-        if not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves((control, exact))):
+            control = law_control(model, law, time, sigma, problem.source.vocab_size)
+        mean = eqx.filter_jit(estimator.mean_prediction)(problem, control)
+        if not all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves((control, mean))):
             raise RuntimeError("The limit is not resolved: its prediction is not finite.")
     except RuntimeError as error:
-        where = f"the limit's prediction for {type(law).__name__} at t = {float(time):g} is not to be had"
+        where = f"the limit for {type(law).__name__} at t = {float(time):g} could not be computed"
         why = reason(error)
         if wanted:
             raise RuntimeError(f"Argument `control_variate` must be False here: {where}. {why}") from error
         message = f"No control variate: {where}, so that standard errors are larger. {why}"
         warnings.warn(message, NoControlWarning, stacklevel=4)
         return None
-    return control, exact
+    return control, mean
 
 
-def bytes_per_prompt(model: CausalAttention, n_tokens: int, n_sources: int, estimator: str) -> float:
-    """Working memory of one prompt: states of the solver, and of the modes where the sum is differentiated."""
-    runs = {"naive": 1, "adjoint": 8, "glauber": 1 + n_sources}[estimator]
-    return float(model.positions.dtype.itemsize * n_tokens * runs * (24 + model.kernel.n_modes))
+def bytes_per_prompt(model: Layer, n_tokens: int, n_sources: int, estimator: Estimator) -> float:
+    """Working memory of one prompt: states of the solver, and of the layer."""
+    numbers = 8 + model.memory_per_token
+    return float(model.dtype.itemsize * n_tokens * estimator.runs(n_sources) * numbers)
 
 
 def with_steps(problem: Problem, n_steps: int) -> Problem:

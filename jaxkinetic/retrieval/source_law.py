@@ -9,10 +9,11 @@ last token at x. For a density f_o(sigma_0, .), integration by parts in theta_i(
 
 and T(x, y) = -Re sum_n w_n i n e^{i n x} G_n(y) / f_o(y) takes the place of h(x - y), which it is for f_o = 1.
 
-The modes of the hard decoder decay as 1 / n only, but H needs no more of them than the law has: codewords and
-clusters are summed over words and over images of the circle instead.
+The modes of the hard decoder decay as 1 / n only, but H needs no more of them than the law has. Discrete laws are
+summed over their atoms instead, and laws that know the probability of an arc by that of the decoder's.
 """
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -22,8 +23,8 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from jaxkinetic._types import Scalar, is_concrete
-from jaxkinetic.model import ClusterPrompts, CodewordPrompts, DensityPrompts, PromptLaw, UniformPrompts
-from jaxkinetic.retrieval.window import Accuracy, normal_window, window, window_modes
+from jaxkinetic.model import PromptLaw
+from jaxkinetic.retrieval.window import Accuracy, window, window_modes
 
 SMALLEST_DENSITY = 1e-3
 _HARD_MODES = 512
@@ -34,15 +35,15 @@ class SourceLaw(eqx.Module):
     """The law of the source tokens, tabulated at their positions.
 
     Attributes:
-        probabilities: p_m(sigma_0) of codewords, (S, M'); None for other laws.
-        normal: centres, (S,), and width of clusters, for the hard decoder; None otherwise.
+        atoms: angles, (A,), and probabilities, (S, A), of a discrete law; None for other laws.
+        arcs: a law that knows the probability of an arc, and the positions, for the hard decoder; None otherwise.
         modes: w_n hat f_o(sigma_0, n), (S, n), of other laws; None for those and for uniform tokens.
         density: hat f_o(sigma_0, k), k = -K..K, (S, k), of a density, for Stein's kernel; None otherwise.
         stein: w_n (-i n) times the modes of G_n, (S, n, k); None otherwise.
     """
 
-    probabilities: Float[Array, "source word"] | None
-    normal: tuple[Float[Array, " source"], Scalar] | None
+    atoms: tuple[Float[Array, " atom"], Float[Array, "source atom"]] | None
+    arcs: tuple[PromptLaw, Float[Array, " source"]] | None
     modes: Complex[Array, "source mode"] | None
     density: Complex[Array, "source k"] | None
     stein: Complex[Array, "source mode j"] | None
@@ -51,13 +52,13 @@ class SourceLaw(eqx.Module):
 
     def mean_window(self, x: Scalar) -> Float[Array, "*source"]:
         """H(x) at each source, (S,), for a last token at x radians; one zero for uniform tokens."""
-        if self.probabilities is not None:
-            n_words = self.probabilities.shape[1]
-            words = 2 * jnp.pi * jnp.arange(n_words, dtype=x.dtype) / n_words
-            return self.probabilities @ window(x - words, self.vocab_size, self.accuracy)
-        if self.normal is not None:
-            centers, width = self.normal
-            return normal_window(x - centers, width, self.vocab_size)
+        if self.atoms is not None:
+            angles, probabilities = self.atoms
+            return probabilities @ window(x - angles, self.vocab_size, self.accuracy)
+        if self.arcs is not None:
+            law, sigma = self.arcs
+            hits = jax.vmap(lambda s: law.arc_probability(s, x, math.pi / self.vocab_size))(sigma)
+            return ((self.vocab_size * jnp.asarray(hits) - 1) / 2).astype(x.dtype)
         if self.modes is not None:
             n = jnp.arange(1, self.modes.shape[1] + 1, dtype=x.dtype)
             return jnp.real(self.modes @ jnp.exp(1j * n * x))
@@ -85,28 +86,31 @@ def tabulate_source(
     """Tabulate a law at source positions; with Stein's kernel, which densities have, if asked for.
 
     Raises:
-        ValueError: on a law of another kind whose modes do not decay, with the hard decoder.
+        ValueError: with the hard decoder, on a law that is known by its modes alone if these do not decay.
     """
-    if isinstance(law, UniformPrompts):
+    if law.is_uniform:
         return SourceLaw(None, None, None, None, None, vocab_size, accuracy)
-    if isinstance(law, CodewordPrompts):
-        return SourceLaw(jax.vmap(law.at)(sigma), None, None, None, None, vocab_size, accuracy)
-    if isinstance(law, ClusterPrompts) and accuracy == "hard":
-        normal = jax.vmap(law.center)(sigma), law.width.astype(sigma.dtype)
-        return SourceLaw(None, normal, None, None, None, vocab_size, accuracy)
-    if isinstance(law, DensityPrompts):
-        n_given = law.n_modes
-        weights = window_modes(vocab_size, accuracy, n_given if accuracy == "hard" else None)
-    else:
-        n_given, weights = 0, window_modes(vocab_size, accuracy, None if accuracy == "soft" else _HARD_MODES)
+    if law.atoms is not None:
+        atoms = law.atoms.astype(sigma.dtype), jax.vmap(law.atom_probabilities)(sigma).astype(sigma.dtype)
+        return SourceLaw(atoms, None, None, None, None, vocab_size, accuracy)
+    if accuracy == "hard" and _knows_arcs(law):
+        return SourceLaw(None, (law, sigma), None, None, None, vocab_size, accuracy)
+    n_hard = _HARD_MODES if law.n_modes is None else law.n_modes
+    weights = window_modes(vocab_size, accuracy, n_hard if accuracy == "hard" else None)
     modes = jax.vmap(lambda s: law.fourier(s, weights.size))(sigma)
-    if accuracy == "hard" and n_given == 0:
+    if accuracy == "hard" and law.n_modes is None:
         _check_decayed(law, modes)
     density, kernel = None, None
-    if stein:
+    if stein and law.n_modes is not None:
+        n_given = law.n_modes
         density = _two_sided(jax.vmap(lambda s: law.fourier(s, n_given))(sigma))
         kernel = jax.vmap(_stein_modes, (0, None))(density, weights)
     return SourceLaw(None, None, weights[None, :] * modes, density, kernel, vocab_size, accuracy)
+
+
+def _knows_arcs(law: PromptLaw) -> bool:
+    half = jnp.asarray(0.5)
+    return jax.eval_shape(lambda: law.arc_probability(half, half, 0.1)) is not None
 
 
 def _stein_modes(f: Complex[Array, " k"], weights: Float[Array, " mode"]) -> Complex[Array, "mode j"]:
@@ -130,9 +134,9 @@ def _waves(y: Float[Array, " source"], size: int) -> Complex[Array, "source {siz
     return jnp.exp(1j * k[None, :] * y[:, None])
 
 
-def lowest_density(law: DensityPrompts, sigma: Any = None) -> float:
+def lowest_density(law: PromptLaw, sigma: Any = None) -> float:
     """Least density at the given positions, or over the whole prompt; infinite where it is traced."""
-    values = law.sampled(None if sigma is None else jnp.asarray(sigma))
+    values = law.sampled_density(None if sigma is None else jnp.asarray(sigma))
     return float(values.min()) if is_concrete(values) else np.inf
 
 

@@ -165,7 +165,7 @@ def _what_helps(ensemble: ProfileEnsemble, is_given: bool, is_rounding: bool) ->
         ways.append("raise `n_steps`, or leave it out")
     elif is_rounding and single:
         ways.append("use double precision")
-    if not is_given and ensemble.estimator == "adjoint":
+    if not is_given and ensemble.estimator.needs_density:
         ways.append("where tokens part so fast that derivatives explode, use estimator='glauber'")
     if not is_given:
         ways.append("stop at an earlier `time`, or take a smaller beta")

@@ -8,7 +8,6 @@ import math
 from typing import Literal
 
 import jax.numpy as jnp
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Bool, Float
 
 from jaxkinetic.limit.closed_form import mode_weights, needed_modes
@@ -17,8 +16,6 @@ Accuracy = Literal["soft", "hard"]
 _IMAGES = 2
 # Of an angle, which is a few units in its last place.
 _ROUNDINGS = 32
-# Of a normal law: seven images hold all of a width below 1.5, eight modes all of one above.
-_WIDE, _NORMAL_IMAGES, _WIDE_MODES = 1.5, 3, 8
 
 
 def level(accuracy: Accuracy, vocab_size: int) -> float:
@@ -46,25 +43,6 @@ def window_slope(u: Float[Array, "*shape"], vocab_size: int) -> Float[Array, "*s
     x = _images(wrap(u))
     slope = -factor * jnp.sum(x * jnp.exp(-factor * x**2 / 2), axis=-1)
     return vocab_size / math.sqrt(2 * math.pi) * slope
-
-
-def normal_window(u: Float[Array, "*shape"], width: Float[Array, ""], vocab_size: int) -> Float[Array, "*shape"]:
-    """Mean of the hard h(u - width xi) over a standard normal xi, exact for every width.
-
-    (M sum_k [Phi((u + pi / M + 2 pi k) / width) - Phi((u - pi / M + 2 pi k) / width)] - 1) / 2
-
-    over images of the circle or, for a wide law, sum_n w_n e^{-n^2 width^2 / 2} cos(n u).
-    """
-    half = math.pi / vocab_size
-    narrow = jnp.minimum(width, _WIDE)
-    turns = 2 * math.pi * jnp.arange(-_NORMAL_IMAGES, _NORMAL_IMAGES + 1, dtype=u.dtype)
-    images = jnp.add.outer(wrap(u), turns)
-    hits = jnp.sum(ndtr((images + half) / narrow) - ndtr((images - half) / narrow), axis=-1)
-    n = jnp.arange(1, _WIDE_MODES + 1, dtype=u.dtype)
-    waves = jnp.cos(jnp.multiply.outer(u, n)) @ (
-        window_modes(vocab_size, "hard", _WIDE_MODES) * jnp.exp(-((n * width) ** 2) / 2)
-    ).astype(u.dtype)
-    return jnp.where(width < _WIDE, (vocab_size * hits - 1) / 2, waves)
 
 
 def window_modes(vocab_size: int, accuracy: Accuracy, n_modes: int | None = None) -> Float[Array, " mode"]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import Scalar, check_finite, check_positive, check_times, round_up, trusted
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import ExpCosine, required_modes
@@ -42,13 +43,14 @@ class PhaseDiagram(eqx.Module):
         vocab_size: vocabulary size M of the decoder, a real number.
         n_minima: number of interior minima of S_t.
         argmin: position sigma_0 of the lowest interior minimum; 1 where there is none.
-        depth: S_t(1) - S_t(argmin), how far the middle lies below the end; 0 where there is no minimum.
-        relative_depth: depth / S_t(1).
+        drop: S_t(1) - S_t(argmin), how far the middle lies below the end; 0 where there is no minimum.
+        relative_drop: drop / S_t(1).
         has_recency: S_t'(1) > 0, from the slope of the profile itself.
         is_u_shaped: recency and exactly one interior minimum; primacy always holds for t > 0.
         theorem_holds: lam > 0 and (1.22), where Theorem 1.3 proves the U.
-        recency_time: depth 2 (1 - e^{-lam}) sum w a / sum w a^2 below which recency holds, exactly.
-        theorem_time: depth min(3 - sqrt 3, 2 (1 - e^{-lam})) / sup a_n up to which (1.22) holds.
+        recency_time: depth 2 (1 - e^{-lam}) sum w a / sum w a^2 below which recency holds, exactly; 0 for lam <= 0,
+            where it never does.
+        theorem_time: depth min(3 - sqrt 3, 2 (1 - e^{-lam})) / sup a_n up to which (1.22) holds; 0 for lam <= 0.
     """
 
     beta: Float[Array, "..."]
@@ -57,8 +59,8 @@ class PhaseDiagram(eqx.Module):
     vocab_size: Float[Array, "..."]
     n_minima: Int[Array, "..."]
     argmin: Float[Array, "..."]
-    depth: Float[Array, "..."]
-    relative_depth: Float[Array, "..."]
+    drop: Float[Array, "..."]
+    relative_drop: Float[Array, "..."]
     has_recency: Bool[Array, "..."]
     is_u_shaped: Bool[Array, "..."]
     theorem_holds: Bool[Array, "..."]
@@ -67,7 +69,10 @@ class PhaseDiagram(eqx.Module):
 
     @property
     def outlives(self) -> Array:
-        """Factor by which recency outlives the theorem's condition in depth: recency_time / theorem_time."""
+        """Factor by which recency outlives the theorem's condition in depth, recency_time / theorem_time.
+
+        NaN for lam <= 0, where there is neither.
+        """
         return self.recency_time / self.theorem_time
 
 
@@ -109,7 +114,7 @@ def phase_edges(beta: Any, lam: Any, vocab_size: Any = 8) -> tuple[np.ndarray, n
 
     Args:
         beta: sharpness > 0; scalars and arrays of all three arguments are broadcast.
-        lam: positional bias of any sign; depths that are not positive mean "never".
+        lam: positional bias of any sign; for lam <= 0 both depths are 0.
         vocab_size: vocabulary size M >= 2; real numbers are allowed.
 
     Raises:
@@ -124,6 +129,7 @@ def phase_edges(beta: Any, lam: Any, vocab_size: Any = 8) -> tuple[np.ndarray, n
 def _points(**given):
     """Checked and broadcast arrays, the number of modes that resolve beta, and that of modes that count."""
     arrays = {name: np.asarray(value, dtype=jnp.result_type(float)) for name, value in given.items()}
+    check_sensible(**arrays)
     check_positive("beta", arrays["beta"])
     check_finite("lam", arrays["lam"])
     check_times("time", arrays.get("time", 0.0))
@@ -249,7 +255,7 @@ def phase_point(
     mean = jnp.exp(-lam / 2 - log_sinhc(lam / 2))
     end = (mean + lam) * jnp.sum(weights * growth)
     bottom = (mean + bias * jnp.exp(-y)) * _horner(series, jnp.where(exists, x, 0.0))[0]
-    depth = jnp.where(exists, end - bottom, 0.0)
+    drop = jnp.where(exists, end - bottom, 0.0)
     # The slope of the profile at its end: H'(0) = (mean + lam) Psi'(0) - lam Psi(0).
     recency = (mean + lam) * jnp.sum(weights * growth**2) / 2 < lam * jnp.sum(weights * growth)
     bound = closed_form.smallness_bound(lam)
@@ -258,8 +264,8 @@ def phase_point(
         beta, lam, time, vocab_size,
         n_minima=n_minima,
         argmin=jnp.where(exists, closed_form.source_position(y, bias), 1.0),
-        depth=depth,
-        relative_depth=jnp.where(exists, depth / jnp.where(exists, end, 1.0), 0.0),
+        drop=drop,
+        relative_drop=jnp.where(exists, drop / jnp.where(exists, end, 1.0), 0.0),
         has_recency=recency,
         is_u_shaped=recency & (n_minima == 1),
         theorem_holds=(lam > 0) & (time > 0) & (time * modes.largest_rate <= bound),

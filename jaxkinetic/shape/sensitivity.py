@@ -34,7 +34,7 @@ from jaxkinetic.shape.phase import phase_diagram
 
 PARAMETERS = ("beta", "lam", "time", "vocab_size")
 _LARGEST_LAM = 600.0
-QUANTITIES = ("location", "depth", "primacy", "recency", "asymmetry")
+QUANTITIES = ("location", "drop", "primacy", "recency", "asymmetry")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -44,7 +44,7 @@ class Sensitivity(Shown):
     Attributes:
         parameters: values of `PARAMETERS`, (4,).
         edge: distance e of the two reference positions e and 1 - e from the ends of the prompt.
-        values: values of `QUANTITIES`, (5,): location sigma_min of the minimum; depth S(1) - S(sigma_min);
+        values: values of `QUANTITIES`, (5,): location sigma_min of the minimum; drop S(1) - S(sigma_min);
             primacy S(e) - S(sigma_min), since S itself is infinite at 0; recency S(1 - e) - S(sigma_min);
             asymmetry (primacy - recency) / (primacy + recency), which accuracy = c0 + c1 S leaves as it is.
         derivatives: d quantity / d parameter, (5, 4).
@@ -161,13 +161,13 @@ def u_quantities(
     """
     beta, lam, time, vocab_size = p
     rates = ExpCosine(beta, n_modes=n_modes).growth_rates()[:n_kept]
-    weights = closed_form.mode_weights(vocab_size, n_kept)
+    log_weights = closed_form.log_mode_weights(vocab_size, n_kept)
 
     def slope(y):
-        return closed_form.correction_slope(y, rates, weights, time, lam, signed=False)
+        return closed_form.profile_slope(y, rates, log_weights, time, lam, signed=False)
 
     def profile(source):
-        return closed_form.retrieval_correction(rates, weights, time, source, ALiBi(lam), signed=False)
+        return closed_form.profile(rates, log_weights, time, source, ALiBi(lam), signed=False)
 
     # A step of Newton's whose start and denominator count as constants: its derivative is the implicit one.
     start = jax.lax.stop_gradient(y)

@@ -18,6 +18,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import (
     Scalar,
@@ -132,6 +133,7 @@ def design_weights(
     check_positive("time", time)
     check_at_least("vocab_size", vocab_size, 2)
     check_at_least("n_knots", n_knots, 4)
+    check_sensible(time=time, vocab_size=vocab_size, n_knots=n_knots, n_terms=n_terms)
     at, wanted = _check_target(target, sources)
     alibi = alibi_of_mean_distance(mean_distance)
     rates = kernel.growth_rates()

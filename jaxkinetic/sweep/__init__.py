@@ -1,4 +1,4 @@
-"""Grids of ensembles in a store that every finished chunk is committed to."""
+"""Grids of ensembles, kept in a store to which every finished chunk is committed."""
 
 from jaxkinetic.sweep.config import SweepConfig, read_config
 from jaxkinetic.sweep.plan import SweepPlan, plan_extension, plan_sweep

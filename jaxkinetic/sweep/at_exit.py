@@ -1,8 +1,8 @@
-"""Leaving an interpreter in which icechunk has run.
+"""A clean exit of an interpreter in which icechunk has run.
 
-Its runtime hands results over from threads of its own, which let go of the interpreter on the way and come back a
-moment later. Where that is after the interpreter began to end the whole process is aborted, whatever its exit code
-was to be: https://github.com/PyO3/pyo3-async-runtimes/issues/40
+icechunk hands results over from threads of its own, which release the interpreter and take it again a moment later.
+If the interpreter has begun to shut down by then, the process is aborted, whatever its exit code was to be:
+https://github.com/PyO3/pyo3-async-runtimes/issues/40
 """
 
 import atexit
@@ -16,17 +16,17 @@ _LONGEST = 2.0
 
 @functools.cache
 def wait_at_exit() -> None:
-    """Have the interpreter wait for such threads before it ends; called again, do nothing."""
+    """Make the interpreter wait for such threads before it shuts down; further calls do nothing."""
     atexit.register(_wait, _foreign())
 
 
 def _foreign() -> set[int]:
-    """Threads within Python that its module `threading` does not know."""
+    """Threads that run Python code but were not started by `threading`."""
     return sys._current_frames().keys() - {thread.ident for thread in threading.enumerate()}
 
 
 def _wait(others: set[int]) -> None:
-    """Wait until no foreign thread but ``others`` is within Python, for two seconds at most."""
+    """Wait, for two seconds at most, until no foreign threads but ``others`` run Python code."""
     end = time.monotonic() + _LONGEST
     while _foreign() - others and time.monotonic() < end:
         time.sleep(1e-3)

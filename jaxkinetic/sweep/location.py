@@ -1,4 +1,4 @@
-"""Where a store is, who may write to it, and what is said when it fails."""
+"""Where a store is, and one-line messages of its failures."""
 
 import contextlib
 import dataclasses
@@ -17,17 +17,17 @@ _SCHEMES = ("s3", "gs")
 
 
 class StoreError(OSError):
-    """A store that cannot be read or written, or that somebody else writes to."""
+    """A store cannot be read or written, or another process writes to it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Location:
-    """A local folder, or a prefix within a bucket of an object store.
+    """A local folder, or a prefix in a bucket of an object store.
 
     Attributes:
         scheme: "file", "s3" or "gs".
-        bucket: the bucket, empty for a folder.
-        prefix: path within the bucket, or the folder.
+        bucket: the bucket; empty for a folder.
+        prefix: path in the bucket, or the folder.
     """
 
     scheme: str
@@ -44,10 +44,10 @@ class Location:
 
 
 def parse_location(store: str | Path) -> Location:
-    """A folder, or a URL such as file:///folder, s3://bucket/prefix or gs://bucket/prefix.
+    """Parse a folder, or a URL such as file:///folder, s3://bucket/prefix or gs://bucket/prefix.
 
     Raises:
-        ValueError: on other schemes, on URLs without a bucket or a prefix, and on folders of other hosts.
+        ValueError: on other schemes, URLs without bucket or prefix, and folders of other hosts.
     """
     match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/*(.*?)/*", str(store), re.S)
     if match is None:
@@ -70,10 +70,10 @@ def parse_location(store: str | Path) -> Location:
 
 
 def open_storage(location: Location) -> Any:
-    """Storage for icechunk; keys, region and endpoint of an object store come from the environment."""
-    icechunk = need("icechunk")
+    """The storage for icechunk; keys, region and endpoint of an object store come from the environment."""
+    icechunk = require("icechunk")
     wait_at_exit()
-    # It logs to standard output, what it raises besides, and that folders do not tell writers apart: locks do.
+    # It logs to standard output: what it raises anyway, and that folders do not exclude other writers, as locks do.
     if "ICECHUNK_LOG" not in os.environ:
         icechunk.set_logs_filter("off")
     if location.scheme == "gs":
@@ -93,9 +93,9 @@ def open_storage(location: Location) -> Any:
 
 
 @contextlib.contextmanager
-def told(location: Location, what: str) -> Iterator[None]:
-    """Turn failures of the store into one clear line; ``what`` was being done."""
-    icechunk = need("icechunk")
+def one_line_errors(location: Location, what: str) -> Iterator[None]:
+    """Turn failures of a store into `StoreError` with one line, "cannot be ``what``"."""
+    icechunk = require("icechunk")
     zarr_error = importlib.import_module("zarr.errors").BaseZarrError
     failures = (icechunk.IcechunkError, zarr_error, OSError, RuntimeError)
     try:
@@ -105,22 +105,22 @@ def told(location: Location, what: str) -> Iterator[None]:
     except icechunk.ConflictError as error:
         raise conflict(location) from error
     except failures as error:
-        # Of a store that cannot be read nobody knows what is left, and one that is not there has none.
+        # Unknown if the store cannot be read; untrue if there is none.
         missing = location.folder is not None and not location.folder.exists()
         safe = "" if what in ("read", "made") or missing else " Its finished chunks are safe."
         raise StoreError(f"The store {location} cannot be {what}: {_cause(error)}.{safe}") from error
 
 
 def conflict(location: Location) -> StoreError:
-    """What to raise when somebody else has committed."""
+    """The error of a writer whose store has a commit of another one."""
     return StoreError(
-        f"The store {location} has been written by another process since this one opened it: one at a time. "
-        "Its finished chunks are safe; run again once the other is done."
+        f"The store {location} has been written by another process since this one opened it. Its finished chunks "
+        "are safe; run again when the other process has ended."
     )
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost cause of icechunk's report, in one line."""
+    """The innermost cause in a report of icechunk, as one line."""
     lines = [re.sub(r"^[\s|x`>-]*", "", line) for line in str(error).splitlines()]
     lines = [
         line for line in lines if line and not line.startswith(("context:", "at ", "with ")) and "::" not in line
@@ -128,11 +128,11 @@ def _cause(error: BaseException) -> str:
     return (lines[-1] if lines else type(error).__name__).rstrip(".")
 
 
-def need(module: str) -> ModuleType:
-    """A module of the extra `sweep`.
+def require(module: str) -> ModuleType:
+    """Import a module of the extra `sweep`.
 
     Raises:
-        ImportError: if it is not installed, with the command that installs it.
+        ImportError: if it is not installed; it gives the command that installs it.
     """
     try:
         return importlib.import_module(module)

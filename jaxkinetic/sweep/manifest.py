@@ -1,4 +1,4 @@
-"""What a reader of a store needs to compute the same again: model, versions, devices, and who went on when."""
+"""The manifest: all that is needed to reproduce a sweep, and a record of every run that wrote to it."""
 
 import datetime
 import importlib.metadata
@@ -11,19 +11,19 @@ import jax
 
 from jaxkinetic.sweep.config import SweepConfig
 
-# The first ones make the numbers, the others keep them.
+# The first ones determine the numbers.
 _COMPUTING = ("jaxkinetic", "jax", "jaxlib", "equinox", "diffrax", "numpy")
 _KEEPING = ("icechunk", "zarr", "xarray")
 
 
 def new_manifest(config: SweepConfig) -> dict[str, Any]:
-    """Attributes of a new store; nested parts as JSON, which every file format holds."""
-    chosen = {law: {e: config.chosen_estimator(law, e) for e in config.estimator} for law in config.law}
+    """Attributes of a new store; nested ones are JSON, since not every file format nests."""
+    chosen = {law: {e: config.chosen_estimator(law, e).name for e in config.estimator} for law in config.law}
     now = session("made")
     return {
         "title": "Retrieval profiles S_N(sigma_0) from particles",
         "created": now["time"],
-        "configuration": json.dumps(config.record()),
+        "configuration": configuration(config),
         "model": json.dumps(config.describe_model()),
         "laws": json.dumps({name: config.law_table(name) for name in config.law}),
         "estimators": json.dumps(chosen),
@@ -38,7 +38,7 @@ def new_manifest(config: SweepConfig) -> dict[str, Any]:
 
 
 def session(event: str) -> dict[str, Any]:
-    """A process that writes, now: ``event`` says why it began."""
+    """The record of this process; ``event`` is "made", "resumed", "extended" or "repaired"."""
     device = jax.devices()[0]
     versions = {name: importlib.metadata.version(name) for name in (*_COMPUTING, *_KEEPING)}
     return {
@@ -52,13 +52,23 @@ def session(event: str) -> dict[str, Any]:
     }
 
 
+def configuration(config: SweepConfig) -> str:
+    """A configuration as stored in the attributes."""
+    return json.dumps(config.record())
+
+
+def with_session(attrs: dict[str, Any], event: str) -> dict[str, Any]:
+    """The attributes with this process appended to the record of runs."""
+    return attrs | {"sessions": json.dumps([*sessions(attrs), session(event)])}
+
+
 def sessions(attrs: dict[str, Any]) -> list[dict[str, Any]]:
-    """Who has written to a store, in order, from its attributes."""
+    """The records of all runs that wrote to a store, in order."""
     return json.loads(attrs.get("sessions", "[]"))
 
 
 def warn_of_changes(attrs: dict[str, Any], where: object) -> None:
-    """Warn that prompts added now are computed by other versions or on another device than the last ones."""
+    """Warn if versions or device differ from those of the run that wrote last."""
     written = sessions(attrs)
     if not written:
         return
@@ -72,12 +82,12 @@ def warn_of_changes(attrs: dict[str, Any], where: object) -> None:
         changes.append(f"device {last['device_kind']} before, {now['device_kind']} now")
     if changes:
         warnings.warn(
-            f"The store {where} goes on with {'; '.join(changes)}: new prompts may differ in their last bits from "
-            "those of an undisturbed run.",
+            f"The store {where} is continued with {'; '.join(changes)}: new prompts may differ in their last bits "
+            "from those of an undisturbed run.",
             stacklevel=2,
         )
 
 
 def x64() -> str:
-    """Whether JAX computes in double precision, as attributes hold it."""
+    """Whether JAX computes in double precision, as stored in the attributes."""
     return str(jax.config.jax_enable_x64).lower()  # pyright: ignore[reportAttributeAccessIssue]

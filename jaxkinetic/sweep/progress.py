@@ -1,34 +1,34 @@
-"""The work of a sweep, done and to be done, on a terminal."""
+"""A progress bar for a sweep."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from jaxkinetic.particles.ensemble import Moments
-from jaxkinetic.sweep.config import Point, SweepConfig
-from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps
+from jaxkinetic.sweep.config import SweepConfig
+from jaxkinetic.sweep.cost import expected_prompts, relative_cost
+
+_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 
 class Meter:
-    """A bar that moves by what prompts cost, token-drift evaluations, so that the time left holds on mixed grids.
+    """A bar that counts the cost of prompts, so that the time left is right where points differ in cost.
 
-    What points that have not begun will cost is guessed from those that have.
+    Points that have not begun are taken to need as many prompts as the others on average.
     """
 
-    def __init__(
-        self,
-        config: SweepConfig,
-        points: list[Point],
-        moments: list[Moments | None],
-        n_steps: list[int | None],
-        shown: bool,
-    ):
-        self._config, self._points, self._moments, self._n_steps = config, points, list(moments), list(n_steps)
-        self._each = self._costs()
+    def __init__(self, config: SweepConfig, moments: Sequence[Moments | None], shown: bool):
+        self._config = config
+        self._cost = np.array([relative_cost(config, point) for point in config.points()])
+        self._count, self._expected = np.zeros(len(moments)), np.full(len(moments), np.nan)
+        for i, found in enumerate(moments):
+            if found is not None:
+                self._record(i, found)
         self._bar: Any = tqdm(
-            total=self.total, initial=self.done, unit=" evaluations", unit_scale=True,
-            disable=None if shown else True,
-        )  # fmt: skip
+            total=self.total, initial=self.done, bar_format=_FORMAT, disable=None if shown else True
+        )
 
     def __enter__(self) -> "Meter":
         return self
@@ -36,37 +36,26 @@ class Meter:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def begin(self, i: int, n_steps: int) -> None:
-        """Point i is the next; it takes so many steps."""
-        self._n_steps[i] = n_steps
-        self._each = self._costs()
-        self._bar.set_description(f"point {i + 1}/{len(self._points)}", refresh=False)
-
     def update(self, i: int, moments: Moments) -> None:
-        """So far has point i come."""
-        before = 0 if (known := self._moments[i]) is None else known.count
-        self._moments[i] = moments
+        """Record the current moments of point i."""
+        before = self.done
+        self._record(i, moments)
         if not self._bar.disable:
+            self._bar.set_description(f"point {i + 1}/{self._count.size}", refresh=False)
             self._bar.total = self.total
-            self._bar.update((moments.count - before) * self._each[i])
+            self._bar.update(self.done - before)
 
     @property
-    def done(self) -> int:
-        """Evaluations that the prompts so far have cost."""
-        return sum(m.count * each for m, each in zip(self._moments, self._each, strict=True) if m is not None)
+    def done(self) -> float:
+        """Cost of the prompts so far."""
+        return float(self._count @ self._cost)
 
     @property
-    def total(self) -> int:
-        """Evaluations that all prompts will have cost."""
-        begun = [expected_prompts(self._config, m) for m in self._moments if m is not None]
-        guess = round(sum(begun) / len(begun)) if begun else expected_prompts(self._config, None)
-        counts = [guess if m is None else expected_prompts(self._config, m) for m in self._moments]
-        return sum(count * each for count, each in zip(counts, self._each, strict=True))
+    def total(self) -> float:
+        """Cost of all prompts, as far as known."""
+        begun = self._count > 0
+        others = self._expected[begun].mean() if begun.any() else expected_prompts(self._config, None)
+        return float(np.where(begun, self._expected, others) @ self._cost)
 
-    def _costs(self) -> list[int]:
-        """Cost of one prompt of each point."""
-        known = [(p.time, n) for p, n in zip(self._points, self._n_steps, strict=True) if n]
-        return [
-            evaluations(self._config, p, n or expected_steps(self._config, p, known))
-            for p, n in zip(self._points, self._n_steps, strict=True)
-        ]
+    def _record(self, i: int, moments: Moments) -> None:
+        self._count[i], self._expected[i] = moments.count, expected_prompts(self._config, moments)

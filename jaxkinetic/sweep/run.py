@@ -1,28 +1,24 @@
-"""Running a sweep: point after point, chunk after chunk, each one commit."""
+"""Running a sweep, point by point and chunk by chunk; every chunk is one commit."""
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from tqdm import tqdm
 
 from jaxkinetic._types import check_positive
-from jaxkinetic.particles.ensemble import BLOCK, Moments, local_devices
-from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble
-from jaxkinetic.retrieval.steps import choose_steps
-from jaxkinetic.sweep.config import Point, SweepConfig, one_line
-from jaxkinetic.sweep.processes import on_first
+from jaxkinetic.particles.ensemble import BLOCK, local_devices
+from jaxkinetic.sweep.config import Point, SweepConfig
+from jaxkinetic.sweep.cost import evaluations
+from jaxkinetic.sweep.first_process import on_first
+from jaxkinetic.sweep.preparation import Prepared, first_state, naming, prepare_points
 from jaxkinetic.sweep.progress import Meter
-from jaxkinetic.sweep.store import PointState, SweepStore, open_writer, read_store
-from jaxkinetic.sweep.work import evaluations
+from jaxkinetic.sweep.results import PointState
+from jaxkinetic.sweep.store import SweepStore, holds_sweep, open_writer
 
-STEP_PROMPTS = 2**16
-_MOST_READY = 256
-# Token-drift evaluations on each device between movements of the bar: tenths of a second on a processor core.
+# Token-drift evaluations per device between updates of the progress bar: tenths of a second on a processor core.
 _PIECE = 10**7
 
 
@@ -34,27 +30,31 @@ def run_sweep(
     devices: Sequence[Any] | None = None,
     progress: bool = False,
 ) -> None:
-    """Compute what a store lacks of a sweep; open the result with `open_sweep`.
+    """Compute a sweep, or what its store lacks; open the result with `open_sweep`.
 
-    Interrupted at any instant it is called again in the same way, and ends with the same bits. With several
-    processes (`jax.distributed`) all call it, and the first writes.
+    After an interruption at any instant, the same call continues and ends with the same bits. Damaged results are
+    restored from the store's history or computed anew. With several processes (`jax.distributed`) all call it, and
+    the first one writes.
 
     Args:
         config: what to compute.
         store: a folder, made if missing, or a URL such as s3://bucket/prefix.
         memory: memory budget in bytes on each device.
         devices: local devices to share prompts among; all if None.
-        progress: whether to show the work done, its rate and the time left, on a terminal.
+        progress: whether to show progress and time left on a terminal.
 
     Raises:
-        ValueError: if a point cannot be computed, which is found before a store is made as far as it can be; if
-            the store holds another configuration, or no devices are given.
-        StoreError: if the store cannot be read or written, or if another process writes to it; no finished chunk
-            is lost.
+        ValueError: if a point cannot be computed (found as far as possible before a store is made), if the store
+            holds another configuration, or if no devices are given.
+        StoreError: if the store cannot be read or written, or if another process writes to it; finished chunks
+            are safe.
+
+    Warns:
+        UserWarning: if a damaged store was repaired, or if versions or device have changed.
     """
     here = local_devices(devices)
     check_positive("memory", memory)
-    ready = _check_points(config, store, progress)
+    ready = Prepared() if on_first(lambda: holds_sweep(store)) else prepare_points(config, memory, here, progress)
     with contextlib.ExitStack() as stack:
         writer = _Writer(stack, store)
         _, states = on_first(lambda: writer.begin(config, {}))
@@ -72,23 +72,23 @@ def extend_sweep(
     devices: Sequence[Any] | None = None,
     progress: bool = False,
 ) -> None:
-    """Add prompts to a sweep, or lower the error that it must reach; without either go on with it.
+    """Add prompts to a sweep or lower its target error; without either, continue it.
 
-    The result is that of one longer run, to the last bit, wherever a number of prompts was asked for.
+    For goals in numbers of prompts, the result has the bits of one longer run.
 
     Args:
         store: the sweep's store.
         n_prompts: prompts at each point, no fewer than before.
         standard_error: target error, no larger than before.
         max_prompts: most prompts to spend on the target, no fewer than before.
-        chunk: prompts from one commit to the next; as before if None.
+        chunk: prompts per commit; as before if None.
         memory: memory budget in bytes on each device.
         devices: local devices to share prompts among; all if None.
-        progress: whether to show the work done, its rate and the time left, on a terminal.
+        progress: whether to show progress and time left on a terminal.
 
     Raises:
-        ValueError: on goals that are below those of the store, which is then left as it was.
-        StoreError: as `run_sweep`.
+        ValueError: on goals below those of the store, which is then left as it was.
+        StoreError: as `run_sweep`; with goals, also if the store is damaged.
     """
     here = local_devices(devices)
     check_positive("memory", memory)
@@ -97,11 +97,15 @@ def extend_sweep(
     with contextlib.ExitStack() as stack:
         writer = _Writer(stack, store)
         record, states = on_first(lambda: writer.begin(None, given))
-        _advance(SweepConfig(**record), states, writer, {}, memory, here, progress)
+        _advance(SweepConfig(**record), states, writer, Prepared(), memory, here, progress)
 
 
 def extended(config: SweepConfig, goals: dict[str, Any]) -> SweepConfig:
-    """A configuration with further goals; nearer ones are refused."""
+    """A configuration with other goals.
+
+    Raises:
+        ValueError: if a goal is below that of the configuration.
+    """
     wanted = config.replace(**goals)
     for name in ("n_prompts", "max_prompts", "standard_error"):
         old, new = getattr(config, name), getattr(wanted, name)
@@ -115,7 +119,7 @@ def extended(config: SweepConfig, goals: dict[str, Any]) -> SweepConfig:
 
 @dataclasses.dataclass
 class _Writer:
-    """The store, held open by the first process alone until the stack unwinds."""
+    """The store, open on the first process only, until the stack unwinds."""
 
     stack: contextlib.ExitStack
     location: str | Path
@@ -124,10 +128,10 @@ class _Writer:
     def begin(
         self, config: SweepConfig | None, goals: dict[str, Any]
     ) -> tuple[dict[str, Any], list[PointState | None]]:
-        """What to compute and what is known of each point; goals are set once all of that could be read."""
-        self.store = self.stack.enter_context(open_writer(self.location, config))
+        """Open the store and set its goals; return the configuration and the state of each point."""
+        self.store = self.stack.enter_context(open_writer(self.location, config, repair=not goals))
         wanted = extended(self.store.config, goals) if config is None else config
-        states = self.store.read()
+        states = list(self.store.states.values())
         if config is None and wanted != self.store.config:
             self.store.set_goals(wanted)
         return wanted.record(), states
@@ -137,85 +141,41 @@ class _Writer:
         self.store.write(point, state)
 
 
-def _check_points(config: SweepConfig, store: str | Path, progress: bool) -> dict[tuple[int, ...], ProfileEnsemble]:
-    """Prepare every point before a store is made; returns some, not to do it again."""
-    if on_first(lambda: read_store(store) is not None):
-        return {}
-    ready = {}
-    for point in tqdm(
-        list(config.points()), desc="checking", unit="point", leave=False, disable=None if progress else True
-    ):
-        ensemble = config.prepare(point)
-        if len(ready) < _MOST_READY:
-            ready[point.index] = ensemble
-    return ready
-
-
 def _advance(
     config: SweepConfig,
     states: list[PointState | None],
     writer: _Writer,
-    ready: dict[tuple[int, ...], ProfileEnsemble],
+    ready: Prepared,
     memory: float,
     devices: Sequence[Any],
     progress: bool,
 ) -> None:
     key, points = jax.random.key(config.seed), list(config.points())
     moments = [None if state is None else state.moments for state in states]
-    n_steps = [None if state is None else state.n_steps for state in states]
     workers = len(devices) * jax.process_count()
-    with Meter(config, points, moments, n_steps, progress) as meter:
+    with Meter(config, moments, progress) as meter:
         for i, (point, state) in enumerate(zip(points, states, strict=True)):
             if state is not None and config.is_done(state.moments):
                 continue
-            ensemble = ready.pop(point.index, None) or config.prepare(point)
-            with _naming(point):
-                state = state or _first_state(config, ensemble, key, memory, devices)
-            meter.begin(i, state.n_steps)
+            ensemble = ready.ensembles.pop(point, None) or config.prepare(point)
+            with naming(point, "failed", " Finished chunks are safe."):
+                state = state or ready.states.get(point) or first_state(config, ensemble, memory, devices)
             piece = _piece(config, point, state.n_steps, workers)
             while not config.is_done(state.moments):
                 end = state.moments.count + config.next_chunk(state.moments.count)
                 while (count := state.moments.count) < end:
                     onto = state.moments if count else None
-                    with _naming(point):
+                    with naming(point, "failed", " Finished chunks are safe."):
                         found = ensemble.run(
                             state.n_steps, key, min(piece, end - count), count, memory, devices,
                             joint=config.joint, onto=onto,
                         )  # fmt: skip
-                        _check_finite(found)
                     state = dataclasses.replace(state, moments=found)
                     meter.update(i, found)
                 on_first(lambda point=point, state=state: writer.write(point, state))
 
 
 def _piece(config: SweepConfig, point: Point, n_steps: int, workers: int) -> int:
-    """Prompts from one movement of the progress bar to the next, the same in every process; it changes no bit."""
+    """Prompts between updates of the progress bar, the same in every process; they change no bit of the result."""
     round_of_all = BLOCK * workers
     return round_of_all * -(-_PIECE // (BLOCK * evaluations(config, point, n_steps)))
-
-
-def _first_state(
-    config: SweepConfig, ensemble: ProfileEnsemble, key: Any, memory: float, devices: Sequence[Any]
-) -> PointState:
-    """A point before its first prompt: steps are chosen once for all of them, as the first process finds them."""
-    found = choose_steps(ensemble, key, STEP_PROMPTS, config.n_steps, 0, memory, devices)
-    n_steps, step_error = on_first(lambda: found)
-    nothing = np.zeros(0)
-    return PointState(Moments(0, nothing, nothing), n_steps, step_error)
-
-
-def _check_finite(moments: Moments) -> None:
-    """Keep NaN out of the store, where it would stay."""
-    if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.m2))):
-        raise ValueError(f"its values over {moments.count} prompts are not finite")
-
-
-@contextlib.contextmanager
-def _naming(point: Point) -> Iterator[None]:
-    """Say at which point a computation failed."""
-    try:
-        yield
-    except (ValueError, RuntimeError, FloatingPointError) as error:
-        raise ValueError(
-            f"The point {point} failed: {one_line(error).rstrip('.')}. Finished chunks are safe."
-        ) from error

@@ -1,6 +1,7 @@
-"""One writer at a time: a locked file beside the folder of a store.
+"""One writer at a time, by a locked file beside the folder of a store.
 
-The file bears this package's mark. A file of that name without the mark is somebody else's and stays as it is.
+The file begins with a mark of this package. A file of that name without the mark belongs to somebody else and is
+left alone.
 """
 
 import contextlib
@@ -18,13 +19,13 @@ _MARK = "jaxkinetic sweep, written by process "
 
 @contextlib.contextmanager
 def only_writer(location: Location) -> Iterator[None]:
-    """Be the only process that writes to a folder, until the end or the process's death; others are refused.
+    """Hold the lock of a folder; the kernel releases it if the process dies.
 
-    Writers of object stores are told apart when they commit.
+    Object stores have no lock: a second writer fails when it commits.
 
     Raises:
-        StoreError: if another process writes to it, if its file system has no locks, or if a file that is no lock
-            of ours has the lock's name.
+        StoreError: if another process holds the lock, if the file system has no locks, or if somebody else's file
+            has the lock's name.
     """
     if location.folder is None:
         yield
@@ -44,13 +45,13 @@ def only_writer(location: Location) -> Iterator[None]:
 
 
 def lock_path(folder: Path) -> Path:
-    """The lock of a store: hidden beside the folder that links lead to, so that all its names share one."""
+    """Path of the lock: hidden, beside the folder that links resolve to, so that all names of a store share it."""
     real = Path(os.path.realpath(folder))
     return real.with_name(f".{real.name}.jaxkinetic-lock")
 
 
 def _lock(path: Path, location: Location) -> int:
-    """Descriptor of the locked file; the kernel takes the lock back when the process dies."""
+    """Descriptor of the locked file."""
     fcntl = importlib.import_module("fcntl")
     while True:
         descriptor = _open(path, location)
@@ -62,16 +63,20 @@ def _lock(path: Path, location: Location) -> int:
             if not isinstance(error, BlockingIOError):
                 raise StoreError(f"The store {location} cannot be locked: {error}.") from error
             raise StoreError(
-                f"The store {location} is being written by another process{who and f' ({who})'}: one at a time."
+                f"The store {location} is being written by another process{who and f' ({who})'}."
             ) from error
-        # Whoever held the lock may have removed the file on leaving.
+        # The last holder may have removed the file after it was opened here.
         if _is_at(descriptor, path):
             return descriptor
         os.close(descriptor)
 
 
 def _open(path: Path, location: Location) -> int:
-    """Descriptor of the lock, made if missing and refused if it is somebody else's file."""
+    """Descriptor of the lock, which is created if missing.
+
+    Raises:
+        StoreError: if it is somebody else's file.
+    """
     foreign = StoreError(
         f"The store {location} cannot be locked: {path} is no lock of a sweep. It was left as it is; move it away "
         "or choose another store."
@@ -82,7 +87,7 @@ def _open(path: Path, location: Location) -> int:
         if error.errno in (errno.ELOOP, errno.EISDIR):
             raise foreign from error
         raise
-    # A process killed before it wrote the mark leaves an empty file.
+    # A process that is killed before it writes the mark leaves an empty file.
     is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
     if not is_file or os.pread(descriptor, len(_MARK), 0) not in (b"", _MARK.encode()):
         os.close(descriptor)
@@ -91,7 +96,7 @@ def _open(path: Path, location: Location) -> int:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file is the one of that name."""
+    """Whether a path still leads to the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:

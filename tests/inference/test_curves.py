@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jaxkinetic.inference import RetrievalCurve, list_models, load_baselines, load_curves, read_curves
+from jaxkinetic.inference.data.curves import by_model
 
 QA_MODELS = [
     "Claude-1.3",
@@ -79,6 +80,37 @@ def test_tasks_are_kept_apart():
 def test_unknown_names_list_the_known_ones(call, known):
     with pytest.raises(ValueError, match=known):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: load_curves(model="longchat-13b-16k"),
+            "longchat-13b-16k has no curves of multi-document-qa, but of",
+        ),
+        (lambda: load_curves(model="LongChat 13B (16K)"), r"the nearest is LongChat-13B \(16K\)"),
+        (lambda: load_curves(model="MPT-30b-instruct"), "may be MPT-30B-Instruct or mpt-30b-instruct: write"),
+        (lambda: load_curves(task="key-value"), "the nearest is key-value-retrieval"),
+        (lambda: load_baselines("claude"), "the nearest is Claude-1.3"),
+    ],
+)
+def test_a_selection_of_nothing_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_names_are_found_in_any_case():
+    (exact,) = load_curves(model="mpt-30b-instruct", task="Key-Value-Retrieval")
+    assert (exact.name, exact.task) == ("mpt-30b-instruct", "key-value-retrieval")
+    assert [c.name for c in load_curves("LIU2024", "claude-1.3")] == ["Claude-1.3"] * 3
+    assert load_baselines("CLAUDE-1.3", "Liu2024") == load_baselines("Claude-1.3") != []
+
+
+def test_control_characters_in_a_file_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("sigma,accuracy,model\n0.2,0.5,plain\n0.8,0.7,\x1b[31mred\n")
+    with pytest.raises(ValueError, match=r"row 3: model must not hold control characters, but is '\\x1b\[31mred'"):
+        read_curves(tmp_path / "a.csv")
 
 
 def test_baselines_are_those_of_the_table():
@@ -157,6 +189,8 @@ def test_bad_curves_are_refused(arguments, says):
         # The file knows better than the argument.
         ("position,accuracy,n_items\n0,0.4,4\n3,0.6,4\n", 9, [0.125, 0.875], [0.4, 0.6], None),
         ("sigma,accuracy\n0.1,40\n1,100\n", None, [0.1, 1.0], [0.4, 1.0], None),
+        # All right is a fraction where the others are.
+        ("sigma,accuracy\n0.1,0.5\n1,1\n", None, [0.1, 1.0], [0.5, 1.0], None),
         # Named percents are percents, however small.
         ("sigma,accuracy_percent\n0.1,0.4\n1,1\n", None, [0.1, 1.0], [0.004, 0.01], None),
         ("sigma,accuracy,n_questions\n0.1,0.4,7\n1,0.5,9\n", None, [0.1, 1.0], [0.4, 0.5], [7, 9]),
@@ -192,6 +226,15 @@ def test_rows_are_grouped_into_curves(tmp_path):
     np.testing.assert_array_equal(curves[0].accuracy, [0.6, 0.5])
     with pytest.raises(ValueError, match=r"holds 4: A, 10 items; B, 10 items.*read_curves"):
         RetrievalCurve.from_csv(path)
+
+
+def test_curves_go_together_by_model_and_task():
+    names = [("A", "qa"), ("B", "qa"), ("A", "kv"), ("A", "qa")]
+    curves = [
+        RetrievalCurve([0.2, 0.5], [0.3, 0.4], n_items=i + 1, name=name, task=task)
+        for i, (name, task) in enumerate(names)
+    ]
+    assert [[c.n_items for c in group] for group in by_model(curves)] == [[1, 4], [2], [3]]
 
 
 @pytest.mark.parametrize(

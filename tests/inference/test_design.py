@@ -56,7 +56,14 @@ def test_particles_see_the_flat_profile(flat):
     flat_found, alibi_found = (
         window_means(
             estimate_profile(
-                CausalAttention(KERNEL, positions), 1.0, 8, 512, 256, jax.random.key(0), sources="all", joint=True
+                CausalAttention(KERNEL, positions),
+                1.0,
+                8,
+                512,
+                n_prompts=256,
+                key=jax.random.key(0),
+                sources="all",
+                joint=True,
             ),
             np.linspace(0.05, 0.95, 10),
         )
@@ -158,6 +165,7 @@ def test_gradient_of_the_profile_in_the_values_against_differences():
         ({"mean_distance": -0.1}, r"`mean_distance` must lie in \(0, 1\), but is -0.1"),
         ({"mean_distance": float("nan")}, "`mean_distance` must be finite"),
         ({"mean_distance": 0.001}, r"`mean_distance` must lie in \[0.0133, 0.987\], which weights within .* 0.001"),
+        ({"mean_distance": 0.999}, r"`mean_distance` must lie in \[0.0133, 0.987\], which weights within .* 0.999"),
         ({"family": "cubic"}, "`family` must be one of spline, exponentials, power-law, but is 'cubic'"),
         ({"family": "exponentials", "n_terms": 1}, "`n_terms` must be at least 2, but is 1"),
         ({"family": "power-law", "mean_distance": 0.6}, "`mean_distance` must be below 1/2 for power laws"),

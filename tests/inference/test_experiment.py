@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from jaxkinetic import plan_experiment
+from jaxkinetic.inference.planned_experiment import spectrum
 from tests.inference import oracle
 
 SOURCES = (np.arange(12) + 0.5) / 12
@@ -108,6 +109,51 @@ def test_a_flat_curve_says_nothing_about_beta_and_lam():
 def test_shallow_curves_hardly_tell_beta():
     plan = plan_experiment(SOURCES, 2655, 0.1, 0.1, 0.5, 0.1)
     assert "as good as unidentified" in plan.describe("beta")
+    # From an error as large as beta itself on; errors fall as the root of the questions.
+    asked = 2655 * (plan.standard_errors["beta"] / 0.1) ** 2
+    for share, is_blind in ((0.8, True), (1.25, False)):
+        found = plan_experiment(SOURCES, share * asked, 0.1, 0.1, 0.5, 0.1).describe("beta")
+        assert ("as good as unidentified" in found) == is_blind
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_accuracies_of_none_and_all_have_no_information(accuracy):
+    """Their binomial variance is 0: a share of a thousandth has one, and its errors are finite."""
+    with pytest.raises(ValueError, match=f"must give accuracies within .0, 1., but give {accuracy:.3g} to"):
+        plan_experiment(SOURCES, 100, 1.5, 4.0, accuracy, 0.0)
+    beside = plan_experiment(SOURCES, 100, 1.5, 4.0, abs(accuracy - 1e-3), 0.0)
+    assert beside.standard_errors["c0"] < np.inf
+
+
+def test_a_weak_direction_is_seen_down_to_rounding():
+    """Two parameters that nearly do the same: their difference has an information of 1 - correlation."""
+    for apart, is_seen in ((1e-6, True), (1e-10, True), (1e-14, False)):
+        information = np.array([[1.0, 1 - apart], [1 - apart, 1.0]])
+        seen, blind = spectrum(information)
+        assert (seen.shape[1], blind.shape[1]) == ((2, 0) if is_seen else (1, 1))
+        if is_seen:
+            difference = np.array([1.0, -1.0]) @ seen
+            assert difference @ difference == pytest.approx(2 / apart, rel=1e-5)
+        else:
+            np.testing.assert_allclose(np.abs(blind[:, 0]), np.sqrt(0.5))
+
+
+@pytest.mark.parametrize("units", [(1.0, 1.0), (1e3, 1e-4), (1e-6, 1e6)])
+def test_a_direction_is_seen_if_its_information_is_above_its_noise_in_any_units(units):
+    """Of 4 and 1 on two axes turned by 30 degrees, and noise of 2 on both."""
+    c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    turn, scale = np.array([[c, -s], [s, c]]), np.diag(units)
+    information, noise = (scale @ turn @ np.diag(d) @ turn.T @ scale for d in ([4.0, 0.5], [2.0, 2.0]))
+    seen, blind = spectrum(information, noise)
+    assert (seen.shape, blind.shape) == ((2, 1), (2, 1))
+    # Eigenvectors of the information whose diagonal is one, the unit in which directions are compared.
+    root = np.diag(np.diag(information) ** -0.5)
+    strength, direction = np.linalg.eigh(root @ information @ root)
+    expected = root @ np.outer(direction[:, 1], direction[:, 1]) @ root / strength[1]
+    np.testing.assert_allclose(seen @ seen.T, expected, rtol=1e-10)
+    everything, nothing = spectrum(information, noise / 1e3)
+    np.testing.assert_allclose(everything @ everything.T, np.linalg.inv(information), rtol=1e-9)
+    assert nothing.shape == (2, 0)
 
 
 @pytest.mark.parametrize(

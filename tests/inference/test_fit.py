@@ -28,6 +28,9 @@ PUBLISHED = {
 }
 
 
+SIXTHS, UNEVEN = (np.arange(6) + 0.5) / 6, [0.62, 0.5, 0.41, 0.47, 0.45, 0.6]
+
+
 @pytest.fixture(scope="module")
 def fits() -> dict[str, CurveFit]:
     return {model: fit_curves(load_curves(model=model)) for model in PUBLISHED}
@@ -102,6 +105,18 @@ def test_alternatives_are_weighted_polynomials(fits: dict[str, CurveFit], name: 
         assert ours.dof == 15 - 3 * (degree + 1)
         assert ours.aic == pytest.approx(expected + 6 * (degree + 1), rel=1e-9)
         assert ours.p_value == pytest.approx(stats.chi2.sf(expected, ours.dof), rel=1e-8)
+
+
+def test_a_curve_of_two_points_takes_two_parameters_of_a_polynomial():
+    """A line through the two: a quadratic leaves the three points that are too many for the other curve."""
+    two, six = RetrievalCurve([0.2, 0.9], [0.4, 0.55], 400), RetrievalCurve(SIXTHS, UNEVEN, 400)
+    constant, quadratic = fit_curves([two, six]).alternatives
+    (p,) = points([six])
+    rest = p.accuracy - np.polyval(np.polyfit(SIXTHS, p.accuracy, 2, w=1 / p.error), SIXTHS)
+    assert (constant.dof, quadratic.dof) == (6, 3)
+    assert quadratic.chi2 == pytest.approx(np.sum((rest / p.error) ** 2), rel=1e-9)
+    assert quadratic.aic == pytest.approx(quadratic.chi2 + 10, rel=1e-9)
+    assert quadratic.p_value == pytest.approx(stats.chi2.sf(quadratic.chi2, 3), rel=1e-8)
 
 
 def test_prediction_is_the_bounded_line(fits: dict[str, CurveFit]):

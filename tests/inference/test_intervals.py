@@ -9,6 +9,7 @@ from scipy import optimize, stats
 
 from jaxkinetic.inference import CurveFit, Interval, fit_curves, load_curves
 from jaxkinetic.inference.fit.intervals import threshold
+from jaxkinetic.inference.theories import paper
 from tests.inference import oracle
 from tests.inference.planted import points
 
@@ -79,6 +80,22 @@ def test_an_end_set_by_the_range_of_the_other_parameter_is_open(longchat: CurveF
     assert lam.low_open
     scan = [oracle.quick_chi2(there, float(b), lam.low) for b in BETAS]
     assert np.argmin(scan) == 0
+
+
+def test_an_end_set_by_the_upper_end_of_beta_is_open(longchat: CurveFit):
+    """Above beta = 1 lam would have risen further, to 82.7: the range of beta closes nothing."""
+    there = points(longchat.curves)
+    found = fit_curves(longchat.curves, theory=paper(beta_range=(0.01, 1.0)))
+    lam = found.intervals["lam"]
+    limit = found.chi2 + float(stats.chi2.ppf(0.95, 1))
+    betas = np.geomspace(0.01, 1.0, 120)
+    at_end = [oracle.quick_chi2(there, float(b), lam.high) for b in betas]
+    assert np.argmin(at_end) == betas.size - 1
+    assert at_end[-1] == pytest.approx(limit, abs=1e-3)
+    assert lam.high < 0.9 * longchat.intervals["lam"].high
+    assert lam.high_open
+    assert found.intervals["beta"].high_open
+    assert not found.identifiable["lam"]
 
 
 def test_an_interval_is_followed_from_valley_to_valley(mpt: CurveFit):

@@ -8,8 +8,8 @@ import pytest
 from scipy import special, stats
 
 import jaxkinetic as jk
-from jaxkinetic import NextMeasurement, Priors, RetrievalCurve, curve_posterior, next_measurement
-from jaxkinetic.inference.posterior.predictive import cut_normal
+from jaxkinetic import NextMeasurement, Posterior, Priors, RetrievalCurve, curve_posterior, next_measurement
+from jaxkinetic.inference.posterior.predictive import Outlook, cut_normal
 from tests.inference import oracle
 
 pytestmark = pytest.mark.optimized
@@ -19,10 +19,10 @@ PRIORS = Priors(beta_range=(0.3, 8.0), lam_range=(-5.0, 50.0), contrast_spread=0
 AT = np.array([0.02, 0.2, 0.6, 0.98])
 
 
-def planted(n_positions, n_questions, contrast, beta=2.0, lam=6.0):
+def planted(n_positions, n_questions, contrast, beta=2.0, lam=6.0, low=0.2):
     sources = (np.arange(n_positions) + 0.5) / n_positions
     values = oracle.shape(sources, beta, lam, 1.0, VOCAB)
-    accuracy = 0.2 + contrast * (values - values.min()) / np.ptp(values)
+    accuracy = low + contrast * (values - values.min()) / np.ptp(values)
     counts = np.random.default_rng(0).binomial(n_questions, accuracy)
     return RetrievalCurve(sources, counts / n_questions, n_questions)
 
@@ -37,15 +37,21 @@ def told() -> NextMeasurement:
     return next_measurement(vague(), (200, 3000), AT)
 
 
-def by_summation(posterior, source, n_questions):
-    """Mutual information of (cell, outcome), over cells, a fine grid of k and one of y, with scipy and numpy alone.
+@functools.cache
+def near(low, high):
+    """A curve whose accuracies lie between two values, of which one may be close to 0 or 1."""
+    return curve_posterior(planted(6, 200, high - low, low=low), vocab_size=VOCAB, priors=PRIORS, grid=(32, 32))
 
-    For each cell and k the offset is normal; outcomes beyond 0 and 1 are those ends.
+
+def by_summation(posterior, source, n_questions):
+    """Mutual information of (cell, number of right answers) over cells, a fine grid of k, and one of accuracies.
+
+    For each cell and k the offset is normal; accuracies beyond 0 and 1 are those ends, and answers are binomial.
     """
     curve, mass = posterior.curves[0], posterior.mass[0, 0]
     weight = curve.standard_error**-2
     k = np.linspace(0, 1.2, 241)
-    y = np.linspace(0, 1, 241)
+    edges = np.sin(np.linspace(0, np.pi / 2, 1201)) ** 2
     cells = np.argwhere(mass > 1e-3 * mass.max())
     of_m = 1 / (weight.sum() + PRIORS.mean_spread**-2)
     given = []
@@ -57,17 +63,13 @@ def by_summation(posterior, source, n_questions):
         misfit = (weight * (left - m[:, None]) ** 2).sum(axis=1) + ((m - PRIORS.mean) / PRIORS.mean_spread) ** 2
         log_p = -misfit / 2 + stats.halfnorm.logpdf(k, scale=PRIORS.contrast_spread)
         share = np.exp(log_p - log_p.max())
-        given.append((m + k * s[-1], share / share.sum()))
+        share, mean = share[share > 1e-9] / share.sum(), (m + k * s[-1])[share > 1e-9]
+        below = special.ndtr((edges - mean[:, None]) / np.sqrt(of_m))
+        given.append(np.diff(share @ below, prepend=0, append=share.sum()))
     prior = np.array([mass[i, j] for i, j in cells])
     prior /= prior.sum()
-    predicted = sum(q * (np.clip(mean, 0, 1) * share).sum() for q, (mean, share) in zip(prior, given, strict=True))
-    p = (predicted * n_questions + 0.5) / (n_questions + 1)
-    error = np.sqrt(of_m + p * (1 - p) / n_questions)
-    # Probabilities of narrow bins of y stand for the density; the two ends take what lies beyond.
-    outcomes = np.array(
-        [np.diff(share @ stats.norm.cdf((y - mean[:, None]) / error), prepend=0, append=1) for mean, share in given]
-    )
-    outcomes = outcomes.clip(0)
+    accuracy = np.concatenate([[0], (edges[1:] + edges[:-1]) / 2, [1]])
+    outcomes = np.array(given).clip(0) @ stats.binom.pmf(np.arange(n_questions + 1), n_questions, accuracy[:, None])
     mixed = prior @ outcomes
     return float(prior @ special.xlogy(outcomes, outcomes).sum(axis=1) - special.xlogy(mixed, mixed).sum())
 
@@ -80,6 +82,40 @@ def test_information_is_that_of_a_direct_sum(source):
         got, error = found.information[0, source, q], found.error[0, source, q]
         assert error < 0.02 + 0.05 * expected
         assert abs(got - expected) < 3 * error + 1e-3
+
+
+@pytest.mark.parametrize(("low", "high", "source"), [(0.85, 0.999, 0.98), (0.6, 0.95, 0.98), (0.02, 0.12, 0.2)])
+def test_information_close_to_all_right_or_all_wrong_is_that_of_binomial_answers(low, high, source):
+    """A normal law of one width for all draws was off by 15 to 35 per cent here, at 200 questions."""
+    found = next_measurement(near(low, high), (200, 1000), [source])
+    expected = [by_summation(near(low, high), source, n) for n in (200, 1000)]
+    np.testing.assert_allclose(found.information[0, 0], expected, rtol=0.06)
+
+
+def test_error_is_the_distance_between_halves_of_the_draws(monkeypatch):
+    """Draws of two accuracies a, b in the order a, a, a, b: halves that see only a, and both of them equally."""
+    accuracies = np.tile([0.2, 0.2, 0.2, 0.4], 128)
+
+    def outlook(self, share, sources):
+        del self
+        assert share.size == accuracies.size
+        lines = np.stack([accuracies, np.full(share.size, 10.0)], axis=1)[:, None]
+        covariance = np.broadcast_to(np.diag([1e-12, 1e-12]), (share.size, 1, 2, 2))
+        return Outlook(lines, covariance, np.zeros((share.size, 1, sources.size)))
+
+    monkeypatch.setattr(Posterior, "outlook", outlook)
+    found = next_measurement(vague(), 30, [0.5])
+    a, b = stats.binom.pmf(np.arange(31)[:, None], 30, [0.2, 0.4]).T
+
+    def information(share):
+        mixed = (1 - share) * a + share * b
+        each = [special.xlogy(p, p).sum() for p in (a, b, mixed)]
+        return (1 - share) * each[0] + share * each[1] - each[2]
+
+    whole, half = information(0.25), information(0.5)
+    # Laws narrower than a cell of accuracies are as wide as half of it.
+    assert found.information[0, 0, 0] == pytest.approx(whole, rel=0.03)
+    assert found.error[0, 0, 0] == pytest.approx(max(half, abs(2 * whole - half)), rel=0.03)
 
 
 @pytest.mark.slow
@@ -101,6 +137,10 @@ def test_information_of_a_well_known_curve_is_that_of_fisher():
     for source, got in zip(found.sources, found.information[0, :, 0], strict=True):
         more = log_determinant(np.append(curve.sources, source), np.append(known, 80_000.0))
         assert got == pytest.approx((more - log_determinant(curve.sources, known)) / 2, rel=0.1, abs=0.01)
+
+
+def test_as_many_questions_as_behind_the_points_and_four_times_as_many_are_asked():
+    assert next_measurement(vague(), sources=[0.5]).n_questions.tolist() == [200, 800]
 
 
 def test_more_questions_tell_more_and_the_best_place_is_said():

@@ -86,6 +86,16 @@ def test_alternatives_against_a_dense_normal(name):
         assert np.linalg.matrix_rank(np.column_stack([columns, np.vander(sources, 3)])) == 3
 
 
+@pytest.mark.parametrize(("name", "column"), [("quadratic", [-0.15, 0.15]), ("constant", [0.0, 0.0])])
+def test_a_quadratic_through_two_points_is_a_line(name, column):
+    """One column of the standard deviation tau_k over the two positions, and no second."""
+    sources, accuracy, error = np.array([0.2, 0.9]), np.array([0.4, 0.55]), np.array([0.02, 0.03])
+    found = linear_evidence(alternative_columns(name, sources, PRIORS), accuracy, error**-2, PRIORS)
+    covariance = np.diag(error**2) + 0.3**2 + np.outer(column, column)
+    expected = stats.multivariate_normal(np.full(2, 0.6), covariance).logpdf(accuracy)  # pyright: ignore[reportArgumentType]
+    assert found == pytest.approx(expected, rel=1e-10)
+
+
 def test_constant_evidence_against_quadrature():
     accuracy = 0.5 + NOISE
     exact = integrate.quad(lambda m: np.prod(normal(accuracy, m, ERROR)) * normal(m, 0.6, 0.3), 0.3, 0.7, epsabs=0)[

@@ -44,8 +44,9 @@ def test_recency_boundary_is_where_the_profiles_own_slope_vanishes():
     @jax.jit
     @functools.partial(jax.grad, argnums=4)
     def slope(beta, lam, time, vocab_size, source):
-        rates, weights = ExpCosine(beta, n_modes=MODES).growth_rates(), closed_form.mode_weights(vocab_size, MODES)
-        return closed_form.retrieval_correction(rates, weights, time, source, ALiBi(lam), signed=False)
+        rates = ExpCosine(beta, n_modes=MODES).growth_rates()
+        log_weights = closed_form.log_mode_weights(vocab_size, MODES)
+        return closed_form.profile(rates, log_weights, time, source, ALiBi(lam), signed=False)
 
     beta, lam, vocab_size = np.array([[0.1, 1.0, 3.0, 9.0], [0.2, 1.0, 3.0, 12.0], [8.0, 2.0, 11.5, 8.0]])
     edge, _ = phase_edges(beta, lam, vocab_size)
@@ -83,7 +84,7 @@ def test_every_shape_against_the_scan_in_two_thousand_nodes():
     # Minima without recency are no U.
     assert int(((phases.n_minima > 0) & ~phases.has_recency).sum()) >= 3
     np.testing.assert_allclose(phases.argmin, u.argmin, rtol=1e-12)
-    np.testing.assert_allclose(phases.depth, u.depth, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(phases.drop, u.drop, rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(phases.recency_time, u.recency_threshold, rtol=1e-13)
     np.testing.assert_allclose(phases.theorem_time * u.smallness, phases.time * u.smallness_bound, rtol=1e-13)
 
@@ -99,7 +100,15 @@ def test_wells_of_any_vocabulary_where_a_fine_grid_shows_them():
         assert len(where) == int(phases.n_minima[i])
         lowest = np.argmin(value)
         assert float(phases.argmin[i]) == pytest.approx(where[lowest], rel=3e-3)
-        assert float(phases.relative_depth[i]) == pytest.approx(1 - value[lowest] / end, rel=1e-5)
+        assert float(phases.relative_drop[i]) == pytest.approx(1 - value[lowest] / end, rel=1e-5)
+
+
+def test_recency_outlives_the_theorem_by_the_ratio_of_their_depths():
+    """At lam = 1, M = 8, where the authors print 2.457489 and 0.174018: over (3 - sqrt 3) / sup n^2 I_n(beta)."""
+    n = np.arange(1, 40)
+    for beta, printed in ((1.0, 2.457489), (3.0, 0.174018)):
+        theorem = min(3 - np.sqrt(3), 2 * (1 - np.exp(-1))) / (n**2 * oracle.special.iv(n, beta)).max()
+        assert float(phase_diagram(beta, 1.0, 0.1, 8).outlives) == pytest.approx(printed / theorem, rel=1e-5)
 
 
 def test_shapes_broadcast_and_batches_do_not_matter():
@@ -108,7 +117,7 @@ def test_shapes_broadcast_and_batches_do_not_matter():
     grid = phase_diagram(beta[:20, None], lam[:20, None], time[None, :], 8)
     assert grid.argmin.shape == grid.vocab_size.shape == (20, 64)
     diagonal = np.arange(20)
-    np.testing.assert_allclose(grid.depth[diagonal, diagonal], phases.depth[:20], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(grid.drop[diagonal, diagonal], phases.drop[:20], rtol=1e-12, atol=1e-14)
 
 
 def test_no_u_without_bias_or_depth():
@@ -116,7 +125,7 @@ def test_no_u_without_bias_or_depth():
     assert not jnp.any(phases.is_u_shaped | phases.theorem_holds | phases.has_recency)
     assert phases.n_minima.tolist() == [0, 0, 0]
     assert phases.argmin.tolist() == [1, 1, 1]
-    assert phases.depth.tolist() == [0, 0, 0]
+    assert phases.drop.tolist() == [0, 0, 0]
 
 
 @pytest.mark.slow
@@ -135,7 +144,7 @@ def test_theorem_lies_inside_the_u_at_a_million_points():
     assert np.all(u[proved])
     assert (u & ~proved).sum() > 30_000
     assert (~u).sum() > 50_000
-    assert np.all(np.asarray(phases.depth)[u] > 0)
+    assert np.all(np.asarray(phases.drop)[u] > 0)
     # Below beta = 6 nothing but recency decides.
     np.testing.assert_array_equal(u, phases.has_recency)
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from jaxkinetic import (
     ALiBi,
@@ -42,10 +42,23 @@ def wide() -> Posterior:
     return curve_posterior(planted(10, 400), vocab_size=VOCAB, priors=PRIORS, grid=GRID)
 
 
-@pytest.mark.parametrize("pooled", [False, True])
-def test_every_cell_is_prior_times_likelihood_over_evidence(pooled):
-    curves = [planted(10, 400), planted(7, 300, seed=4)] if pooled else wide().curves
-    posterior = curve_posterior(curves, vocab_size=VOCAB, priors=PRIORS, grid=GRID) if pooled else wide()
+@functools.cache
+def pooled() -> Posterior:
+    """Of two curves, the second of about half the accuracy."""
+    other = planted(7, 300, seed=4)
+    lower = RetrievalCurve(other.sources, 0.05 + 0.4 * other.accuracy, 300)
+    return curve_posterior([planted(10, 400), lower], vocab_size=VOCAB, priors=PRIORS, grid=GRID)
+
+
+@functools.cache
+def weighed() -> Posterior:
+    """Of two depths and two vocabularies."""
+    return curve_posterior(planted(10, 400), [0.5, 1.0], [3, 6], PRIORS, grid=(96, 96))
+
+
+@pytest.mark.parametrize("of", [wide, pooled])
+def test_every_cell_is_prior_times_likelihood_over_evidence(of):
+    posterior = of()
     assert posterior.mass.shape == (1, 1, *GRID)
     assert posterior.mass.sum() == pytest.approx(1.0, abs=1e-12)
     u, share = posterior.marginal("beta")
@@ -61,7 +74,7 @@ def test_every_cell_is_prior_times_likelihood_over_evidence(pooled):
         got = np.log(posterior.mass.ravel()[cell]) + posterior.log_evidence - np.log(areas[i, j])
         assert np.log(posterior.density[i, j]) + posterior.log_evidence == pytest.approx(got, abs=1e-9)
         assert got == pytest.approx(
-            sum(by_brute_force(c, posterior.beta[i], posterior.lam[i, j]) for c in curves), abs=1e-6
+            sum(by_brute_force(c, posterior.beta[i], posterior.lam[i, j]) for c in posterior.curves), abs=1e-6
         )
 
 
@@ -107,8 +120,8 @@ def test_intervals_on_few_cells_are_those_of_a_bell(n):
 
 
 def test_depths_and_vocabularies_are_weighed_by_their_evidence():
-    curve, options = planted(10, 400), {"priors": PRIORS, "grid": (96, 96)}
-    both = curve_posterior(curve, time=[0.5, 1.0], vocab_size=[3, 6], **options)
+    both, options = weighed(), {"priors": PRIORS, "grid": (96, 96)}
+    curve = both.curves[0]
     alone = np.array([[curve_posterior(curve, t, m, **options).log_evidence for m in (3, 6)] for t in (0.5, 1.0)])
     share = np.exp(alone - both.log_evidence) / 4
     np.testing.assert_allclose(both.mass.sum(axis=(2, 3)), share, rtol=5e-3)
@@ -224,28 +237,58 @@ def test_evidence_tells_u_from_constant():
     assert steep.log_evidence > max(steep.log_evidence_of.values()) + 3
 
 
+def predicts_what_is_left(posterior, curve, at):
+    """Quantiles of an accuracy, over cells: a normal offset, and a contrast far from its cut."""
+    found = posterior.predict(curve, at)
+    w, n = curve.standard_error**-2, curve.sources.size
+    cells = np.flatnonzero(posterior.mass.ravel() > 1e-5)
+    mean, spread = np.empty((2, cells.size, len(at)))
+    for k, cell in enumerate(cells):
+        t, v, i, j = np.unravel_index(cell, posterior.mass.shape)
+        both, depth = np.append(curve.sources, at), float(posterior.times[t])
+        s = oracle.shape(both, posterior.beta[i], posterior.lam[i, j], depth, float(posterior.vocab_sizes[v]))
+        basis = np.stack([np.ones(both.size), (s - s[:n].mean()) / s[:n].std()], axis=1)
+        own, wanted = basis[:n], basis[n:]
+        covariance = np.linalg.inv(own.T @ (w[:, None] * own) + np.diag([0.5**-2, 0.3**-2]))
+        mean[k] = wanted @ covariance @ (own.T @ (w * curve.accuracy) + np.array([0.5 * 0.5**-2, 0]))
+        spread[k] = np.sqrt(np.einsum("pi,ij,pj->p", wanted, covariance, wanted))
+    share = posterior.mass.ravel()[cells] / posterior.mass.ravel()[cells].sum()
+    for p in range(len(at)):
+        ends = mean[:, p].min() - 9 * spread[:, p].max(), mean[:, p].max() + 9 * spread[:, p].max()
+        exact = []
+        for q in (0.05, 0.5, 0.95):
+
+            def beyond(x, p=p, q=q):
+                return share @ stats.norm.cdf((x - mean[:, p]) / spread[:, p]) - q
+
+            exact.append(float(optimize.root_scalar(beyond, bracket=ends).root))
+        # Of 2000 draws.
+        np.testing.assert_allclose([x[p] for x in found], exact, atol=0.06 * (exact[2] - exact[0]))
+
+
 def test_bands_are_those_of_the_posterior():
     posterior = wide()
     curve = posterior.curves[0]
-    low, median, high = posterior.predict(curve)
-    # Exact mean and spread of the accuracy, cell by cell: a normal offset, a contrast far from its cut.
-    first, second = np.zeros(10), np.zeros(10)
-    w = curve.standard_error**-2
-    for cell in np.flatnonzero(posterior.mass.ravel() > 1e-6):
-        *_, i, j = np.unravel_index(cell, posterior.mass.shape)
-        s = oracle.shape(curve.sources, posterior.beta[i], posterior.lam[i, j], 1.0, VOCAB)
-        basis = np.stack([np.ones(10), (s - s.mean()) / s.std()], axis=1)
-        covariance = np.linalg.inv(basis.T @ (w[:, None] * basis) + np.diag([0.5**-2, 0.3**-2]))
-        best = covariance @ (basis.T @ (w * curve.accuracy) + np.array([0.5 * 0.5**-2, 0]))
-        mass = posterior.mass.ravel()[cell]
-        first += mass * (basis @ best)
-        second += mass * ((basis @ best) ** 2 + np.einsum("pi,ij,pj->p", basis, covariance, basis))
-    spread = np.sqrt(second - first**2)
-    np.testing.assert_allclose(median, first, atol=0.12 * spread.max())
-    np.testing.assert_allclose((high - low) / (2 * 1.6448536), spread, rtol=0.12)
+    low, _, high = posterior.predict(curve)
+    predicts_what_is_left(posterior, curve, curve.sources)
     new_low, _, new_high = posterior.predict(curve, [0.5], n_questions=100)
     assert new_high - new_low > 2 * 1.64 * np.sqrt(0.25 / 100) * 0.8
-    np.testing.assert_array_equal(posterior.predict(curve)[0], low)
+    for drawn, again in zip((low, high), posterior.predict(curve)[::2], strict=True):
+        np.testing.assert_array_equal(drawn, again)
+
+
+def test_each_of_two_curves_is_predicted_by_its_own_line():
+    at = np.array([0.04, 0.5, 0.95])
+    for curve in pooled().curves:
+        predicts_what_is_left(pooled(), curve, at)
+    medians = [pooled().predict(curve, at)[1] for curve in pooled().curves]
+    assert np.all(np.abs(np.subtract(*medians)) > 0.05)
+
+
+def test_predictions_over_depths_and_vocabularies_draw_each_cell_from_its_own():
+    """Two depths and two vocabularies that all have a share: a line fitted to another shape is far off."""
+    assert weighed().mass.sum(axis=(2, 3)).min() > 0.01
+    predicts_what_is_left(weighed(), weighed().curves[0], np.array([0.01, 0.02, 0.5, 1.0]))
 
 
 @pytest.mark.slow
@@ -263,10 +306,8 @@ def test_marginals_against_a_random_walk():
         """Joint density of (log beta, arcsinh lam, m, k): nothing is integrated out."""
         beta, lam, m, k = jnp.exp(x[0]), jnp.sinh(x[1]), x[2], x[3]
         rates = ExpCosine(beta, n_modes=n_modes).growth_rates()[:10]
-        weights, one = closed_form.mode_weights(VOCAB, 10), jnp.asarray(1.0)
-        s = jax.vmap(lambda at: closed_form.retrieval_correction(rates, weights, one, at, ALiBi(lam), False))(
-            sources
-        )
+        log_weights, one = closed_form.log_mode_weights(VOCAB, 10), jnp.asarray(1.0)
+        s = jax.vmap(lambda at: closed_form.profile(rates, log_weights, one, at, ALiBi(lam), False))(sources)
         s = (s - s.mean()) / s.std()
         squares = ((accuracy - m - k * s) / error) ** 2
         inside = jnp.all((x > low) & (x < high))

@@ -95,6 +95,32 @@ def test_curves_that_want_a_negative_slope_get_none():
     assert chi2_of([falling], 4.0, 0.0) < 0.9 * expected
 
 
+@pytest.mark.parametrize("left", [0.5, 3.84])
+@pytest.mark.parametrize("tilt", [0.0, 0.06, 0.11, 0.2])
+def test_extremes_of_lines_are_those_of_a_search(tilt, left):
+    """Of lines m + k s with k >= 0 whose chi-squared exceeds the best of theirs by no more than is left."""
+    s = np.array([1.4, -0.2, -1.3, -0.6, 0.7])
+    accuracy, weight = np.array([0.2, 0.35, 0.5, 0.42, 0.3]) + tilt * s, np.full(5, 0.05**-2)
+    at = np.array([*s, 0.0, 4.0, -30.0])
+    best = best_line(jnp.asarray(s), jnp.asarray(accuracy), jnp.asarray(weight))
+    low, high = best.extremes(jnp.asarray(at), jnp.asarray(left))
+    # For each slope the offset is free within what the slope has left of chi-squared.
+    k = np.linspace(0, 0.5, 500_001)
+    m = np.average(accuracy) - k * s.mean()
+    chi2 = (weight[0] * (accuracy - m[:, None] - k[:, None] * s) ** 2).sum(axis=1)
+    allowed = chi2 <= chi2.min() + left
+    room = np.sqrt((left - (chi2 - chi2.min()))[allowed] / weight.sum())
+    for x, below, above in zip(at, low, high, strict=True):
+        line = (m + k * x)[allowed]
+        assert float(below) == pytest.approx((line - room).min(), abs=2e-6 * max(1, abs(x)))
+        assert float(above) == pytest.approx((line + room).max(), abs=2e-6 * max(1, abs(x)))
+    if tilt == 0 and left == 3.84:
+        # No line with c1 >= 0 rises enough to matter at the curve's own positions.
+        np.testing.assert_allclose(
+            [low[:5], high[:5]], np.outer([0.354 - 0.04382, 0.354 + 0.04382], np.ones(5)), atol=1e-5
+        )
+
+
 def test_padding_changes_nothing():
     curves = load_curves(model="MPT-30B-Instruct")
     assert len({c.sources.size for c in curves}) == 3

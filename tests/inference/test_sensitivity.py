@@ -46,7 +46,7 @@ def test_quantities_as_defined(point):
     expected = quantities(point)
     assert got.value("location") == pytest.approx(expected[0], rel=1e-6)
     np.testing.assert_allclose(got.values[1:], expected[1:], rtol=1e-9)
-    assert got.value("depth") == pytest.approx(float(phase_diagram(*point).depth), rel=1e-11)
+    assert got.value("drop") == pytest.approx(float(phase_diagram(*point).drop), rel=1e-11)
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -64,7 +64,7 @@ def test_derivatives_against_differences(point):
         expected = (4 * near - far) / 3 / point[j]
         np.testing.assert_allclose(got.derivatives[:, j], expected, rtol=1e-6, err_msg=name)
         np.testing.assert_allclose(got.elasticities[:, j], expected * point[j] / got.values, rtol=1e-6)
-    assert got.derivative("depth", "lam") == got.derivatives[QUANTITIES.index("depth"), 1]
+    assert got.derivative("drop", "lam") == got.derivatives[QUANTITIES.index("drop"), 1]
 
 
 def test_errors_by_the_delta_method_are_those_of_a_sample():
@@ -80,7 +80,7 @@ def test_errors_by_the_delta_method_are_those_of_a_sample():
     assert np.all(got.standard_errors(np.diag([np.inf, 1.0])) == np.inf)
     with pytest.raises(ValueError, match="Argument `covariance` must be square, of up to 4 parameters"):
         got.standard_errors(np.eye(5))
-    with pytest.raises(ValueError, match="Argument `quantity` must be one of location, depth"):
+    with pytest.raises(ValueError, match="Argument `quantity` must be one of location, drop"):
         got.value("loc")
 
 

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import jaxkinetic as jk
 from jaxkinetic.inference.simulated import simulation_run
 from jaxkinetic.inference.simulated.simulated_shape import SPACING, Geometry, SimulatedShape, coordinates
-from jaxkinetic.inference.simulated.simulation_blocks import Weighted, eliminate, whitening
+from jaxkinetic.inference.simulated.simulation_blocks import Weighted, counted, eliminate, whitening
 from jaxkinetic.integrate import constant_steps, march
-from jaxkinetic.particles.drift import velocity
 from jaxkinetic.plotting import plot_simulation_fit
 from jaxkinetic.retrieval.profile_ensemble import prepare_profile
 from tests.limit.laws import CODEWORDS
@@ -44,7 +44,9 @@ def simulated(build, law, estimator, controlled, at=(1.2, 0.7), n_tokens=8, sour
 
     def ensemble(u):
         model = build(jnp.exp(u[0]), jnp.sinh(u[1]))
-        return prepare_profile(model, 0.8, 4, n_tokens, law, estimator, controlled, sources=sources)
+        return prepare_profile(
+            model, 0.8, 4, n_tokens, prompts=law, estimator=estimator, control_variate=controlled, sources=sources
+        )
 
     stencil = None
     if controlled:
@@ -132,7 +134,9 @@ def test_values_with_a_control_from_afar_are_those_of_estimates():
     keys = jax.random.split(KEY, 4096)
     values = np.asarray(eqx.filter_jit(lambda u: jax.lax.map(lambda k: shape.value(u, k), keys, batch_size=64))(u))
     model = alibi(1.2, 0.7)
-    truth = jk.estimate_profile(model, 0.8, 4, 8, 4096, jax.random.key(2), sources=[0.3, 0.6], n_steps=4)
+    truth = jk.estimate_profile(
+        model, 0.8, 4, 8, n_prompts=4096, key=jax.random.key(2), sources=[0.3, 0.6], n_steps=4
+    )
     error = np.hypot(values.std(axis=0) / 64, truth.standard_error)
     assert np.all(error < 0.03 * np.abs(truth.values).max())
     assert np.all(np.abs(values.mean(axis=0) - truth.values) < 4 * error)
@@ -141,7 +145,7 @@ def test_values_with_a_control_from_afar_are_those_of_estimates():
 def test_marching_is_the_solve_with_constant_steps():
     model, start = alibi(1.2, 0.7), jk.UniformPrompts().sample(KEY, 12)
     ends = jk.simulate(model, start, [0.8], constant_steps(0.1)).angles[0]
-    marched = march(lambda theta, model: velocity(model, theta), start, jnp.asarray(0.8), 8, model)
+    marched = march(lambda theta, model: model.velocity(theta), start, jnp.asarray(0.8), 8, model)
     np.testing.assert_allclose(marched, ends, rtol=0, atol=1e-14)
 
 
@@ -154,7 +158,15 @@ def planted(
     """A curve whose shape is a large ensemble's at N tokens; exact counts without a seed."""
     sources = end * (np.arange(n_positions) + 0.5) / n_positions
     shape = jk.estimate_profile(
-        build(beta, lam), 1.0, 4, n_tokens, n_prompts, jax.random.key(5), law, sources=sources, n_steps=4
+        build(beta, lam),
+        1.0,
+        4,
+        n_tokens,
+        n_prompts=n_prompts,
+        key=jax.random.key(5),
+        prompts=law,
+        sources=sources,
+        n_steps=4,
     ).values
     accuracy = 0.3 + 0.4 * (shape - shape.min()) / np.ptp(shape)
     if seed is not None:
@@ -255,15 +267,51 @@ def test_a_shape_that_noise_blurs_is_no_end():
         assert not found.converged
 
 
-def test_predictions_are_lines_of_the_simulated_shape(curve):
+def test_predictions_are_the_best_lines_through_the_simulated_shape(curve):
     found = fit(curve)
-    np.testing.assert_array_equal(found.predict(curve), found.offset[0] + found.contrast[0] * found.values)
-    np.testing.assert_array_equal(found.prediction_error(curve), found.contrast[0] * found.standard_error)
-    # c0 makes the weighted residuals vanish on average.
-    residual = curve.accuracy - found.predict(curve)
-    assert abs(np.average(residual, weights=curve.standard_error**-2)) < 1e-12
+    # Both sources and positions increase.
+    slope, offset = np.polyfit(found.values, curve.accuracy, 1, w=1 / curve.standard_error)
+    assert slope > 0
+    np.testing.assert_allclose(found.predict(curve), offset + slope * found.values, rtol=1e-10)
+    np.testing.assert_allclose(found.prediction_error(curve), slope * found.standard_error, rtol=1e-10)
     with pytest.raises(ValueError, match="one of the fitted curves"):
         found.predict(planted(alibi, 16, 500, 4, n_prompts=64))
+
+
+def test_regions_and_intervals_are_normal_in_log_beta_and_arcsinh_lam(curve):
+    """The ellipse of two parameters, of a root of -2 log(1 - level) standard deviations, and 1.96 of each alone."""
+    errors = {"data_covariance": [[0.04, 0.01], [0.01, 0.09]], "monte_carlo_covariance": [[0.01, 0.0], [0.0, 0.02]]}
+    known = {name: np.array(values) for name, values in errors.items()}
+    found = dataclasses.replace(fit(curve), beta=1.2, lam=0.7, **known)
+    root = np.linalg.cholesky([[0.05, 0.01], [0.01, 0.11]])
+    for level in (0.5, 0.95):
+        for angle in np.linspace(0, 2 * np.pi, 7):
+            away = np.sqrt(stats.chi2.ppf(level, 2)) * root @ [np.cos(angle), np.sin(angle)]
+            for share in (0.999, 1.001):
+                u = np.array([np.log(1.2), np.arcsinh(0.7)]) + share * away
+                assert found.contains(np.exp(u[0]), np.sinh(u[1]), level) == (share < 1)
+    half = stats.norm.ppf(0.975) * np.sqrt([0.05, 0.11])
+    assert found.interval("beta") == pytest.approx((1.2 * np.exp(-half[0]), 1.2 * np.exp(half[0])))
+    ends = np.arcsinh(0.7) - half[1], np.arcsinh(0.7) + half[1]
+    assert found.interval("lam") == pytest.approx((np.sinh(ends[0]), np.sinh(ends[1])))
+
+
+@pytest.mark.slow
+def test_a_parameter_that_the_range_stops_is_unidentified_however_small_its_error():
+    """Planted at beta = 1, with answers enough to tell it to a hundredth."""
+    exact = planted(alibi, 16, 20_000, None, n_prompts=512)
+    free, stopped = fit(exact), fit(exact, beta_range=(0.01, 0.8), start=(0.79, 1.0))
+    assert free.identified == {"beta": True, "lam": True}
+    assert stopped.beta == pytest.approx(0.8)
+    assert stopped.identified == {"beta": False, "lam": True}
+    for found in (free, stopped):
+        assert np.all(np.sqrt(np.diag(found.data_covariance + found.monte_carlo_covariance)) < 0.2)
+
+
+def test_blocks_that_count_are_all_but_the_first_quarter_and_never_the_first():
+    """The first block runs before there is anything to step on; of a single one there is no other."""
+    for n, first in ((1, 0), (2, 1), (4, 1), (7, 1), (8, 2), (64, 16)):
+        assert list(range(n))[counted(n)] == list(range(first, n))
 
 
 def test_the_bar_is_drawn_on_terminals_only(curve, monkeypatch, capsys):
@@ -279,8 +327,8 @@ def test_the_bar_is_drawn_on_terminals_only(curve, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_example_of_the_readme_converges(capsys):
-    text = Path(__file__).parents[2].joinpath("README.md").read_text()
+def test_the_example_of_the_notebooks_readme_converges(capsys):
+    text = Path(__file__).parents[2].joinpath("notebooks/README.md").read_text()
     code = text.split("<!-- example: simulation -->\n```python\n")[1].split("```")[0]
     names = {"jk": jk, "jax": jax}
     exec(code, names)
@@ -373,7 +421,9 @@ def test_intervals_cover_what_was_planted_at_finite_n():
     """Twenty curves at N = 128, each of 120 positions; regions and intervals of 95 per cent, 19 each at least."""
     sources = (np.arange(POSITIONS) + 0.5) / POSITIONS * 0.97
     key = jax.random.key(99)
-    shape = jk.estimate_profile(alibi(*TRUTH), 1.0, 8, N, 4096, key, sources=sources, n_steps=2).values
+    shape = jk.estimate_profile(
+        alibi(*TRUTH), 1.0, 8, N, n_prompts=4096, key=key, sources=sources, n_steps=2
+    ).values
     accuracy = 0.2 + 0.6 * (shape - shape.min()) / np.ptp(shape)
 
     def one(seed):

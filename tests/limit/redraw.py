@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxkinetic import Solve, simulate
 from jaxkinetic.limit import Resolution, solve_correlations
-from jaxkinetic.limit.flow import CharacteristicFlow
+from jaxkinetic.limit.mean_field_equation import CharacteristicMeanField
 
 STEPS = Solve(solver=diffrax.Tsit5(), step=0.1)
 N_OBSERVABLES = 10
@@ -61,9 +61,11 @@ def first_order(model, law, source, n, time):
     """
     size = Resolution(33, source_nodes=33, modes=32, tolerance=1e-6)
     m = tuple(range(1, N_OBSERVABLES + 1))
-    found = solve_correlations(model, law, [time], source, m, method="characteristics", resolution=size)
-    flow, equation = found.field.flow, found.linearization
-    assert isinstance(flow, CharacteristicFlow)
+    found = solve_correlations(
+        model, law, [time], source, observable_mode=m, method="characteristics", resolution=size
+    )
+    flow, equation = found.field.flow, found.equations
+    assert isinstance(flow, CharacteristicMeanField)
     at, _ = equation.at(jnp.ones(()))
     zeta = jnp.einsum("sj,rsjl->rl", at, found.states["cross"][0])
     xi = model.positions.graphon(jnp.ones(()), jnp.asarray(source)) * (zeta[0::2] + 1j * zeta[1::2])

@@ -32,7 +32,7 @@ def test_uniform_prompts_give_the_closed_form(lam):
     model = CausalAttention(ExpCosine(1.0), ALiBi(lam))
     modes = tuple(range(1, 9))
     size = Resolution(17, source_nodes=41, modes=32)
-    found = solve_correlations(model, UniformPrompts(), [1.0], SOURCES, modes, resolution=size)
+    found = solve_correlations(model, UniformPrompts(), [1.0], SOURCES, observable_mode=modes, resolution=size)
     cross = found.cross(1.0, SIGMA)
     g = jax.vmap(
         jax.vmap(jax.vmap(volterra_hardy, (None, None, 0, None, None)), (None, None, None, 0, None)),
@@ -50,7 +50,7 @@ def test_uniform_prompts_give_the_closed_form(lam):
 
 @pytest.mark.parametrize("method", ["fourier", "characteristics"])
 def test_both_representations_give_the_closed_form(method):
-    found = solve_correlations(MODEL, UniformPrompts(), [0.5, 1.0], 0.3, 2, method=method)
+    found = solve_correlations(MODEL, UniformPrompts(), [0.5, 1.0], 0.3, observable_mode=2, method=method)
     rate = MODEL.kernel.growth_rates()[1]
     for t in (0.5, 1.0):
         exact = volterra_hardy(rate, jnp.asarray(t), jnp.asarray(0.9), jnp.asarray(0.3), MODEL.positions)
@@ -59,7 +59,7 @@ def test_both_representations_give_the_closed_form(method):
 
 def test_an_observable_of_the_other_sign_is_the_conjugate_problem():
     """For f = 1 the mode n >= 1 of the correlation with e^{-i m theta} vanishes; reality alone gives the rest."""
-    found = solve_correlations(MODEL, UniformPrompts(), [1.0], 0.3, -2)
+    found = solve_correlations(MODEL, UniformPrompts(), [1.0], 0.3, observable_mode=-2)
     np.testing.assert_allclose(found.cross(1.0, 0.9), 0, rtol=0, atol=1e-12)
 
 
@@ -137,7 +137,7 @@ def test_correlations_are_the_variation_of_the_mean_field(law):
     x, w = np.polynomial.legendre.leggauss(24)
     sources = reader * (x + 1) / 2
     found = solve_correlations(
-        MODEL, base, [1.0], jnp.append(sources, reader), (1, -1), resolution=size, options=options
+        MODEL, base, [1.0], jnp.append(sources, reader), observable_mode=(1, -1), resolution=size, options=options
     )
     cross = jnp.mean(found.cross(1.0, reader)[..., :6], axis=0)[:-1]
     auto = jnp.mean(found.auto(1.0)[..., :6], axis=0)[-1]
@@ -202,7 +202,7 @@ def observed(parameters, law, options):
         "codewords": lambda: CodewordPrompts(lambda s: codeword_probabilities(s, shape)),
     }[law]()
     size = Resolution(17, source_nodes=17, modes=24, tolerance=1e-4)
-    found = solve_correlations(model, prompts, [0.7], source, 1, resolution=size, options=options)
+    found = solve_correlations(model, prompts, [0.7], source, resolution=size, options=options)
     return found.cross(0.7, 0.8)[0].real + found.auto(0.7)[0].imag
 
 
@@ -249,7 +249,7 @@ def test_bad_arguments_are_refused(change, message):
 
 
 def test_unresolved_solutions_are_errors_that_say_what_to_raise():
-    with pytest.raises(RuntimeError, match="Raise `source_nodes`"):
+    with pytest.raises(RuntimeError, match="more `source_nodes`"):
         solve_correlations(MODEL, SMOOTH, [1.0], 0.05, resolution=Resolution(33, source_nodes=9, modes=64))
 
 

@@ -40,10 +40,8 @@ SOURCES = jnp.asarray([0.01, 0.011, 0.05, 0.3, 0.77, 0.98, 1.0])
 @pytest.mark.parametrize("lam", [-3.0, 0.0, 1.0, 10.0, 30.0])
 @pytest.mark.parametrize("time", [0.3, 1.0, 4.0])
 def test_alibi_against_the_closed_form(lam, time):
-    weights = closed_form.mode_weights(8, RATES.size)
-    exact = jax.vmap(lambda s: closed_form.retrieval_correction(RATES, weights, jnp.asarray(time), s, ALiBi(lam)))(
-        SOURCES
-    )
+    log_weights = closed_form.log_mode_weights(8, RATES.size)
+    exact = jax.vmap(lambda s: closed_form.profile(RATES, log_weights, jnp.asarray(time), s, ALiBi(lam)))(SOURCES)
     got = iterated_kernels(ALiBi(lam)).correction(RATES, time, 8, SOURCES)
     np.testing.assert_allclose(got, exact, rtol=3e-12)
 
@@ -186,7 +184,9 @@ def test_particles_approach_it(name):
     model = CausalAttention(ExpCosine(1.0), WEIGHTS[name])
     sources = [0.125, 0.25, 0.5, 0.75]
     few, many = (
-        estimate_profile(model, 1.0, 8, n, n_prompts, jax.random.key(n), sources=sources, estimator="adjoint")
+        estimate_profile(
+            model, 1.0, 8, n, n_prompts=n_prompts, key=jax.random.key(n), sources=sources, estimator="adjoint"
+        )
         for n, n_prompts in ((64, 2048), (256, 1024))
     )
     assert few.control_variate
@@ -203,7 +203,9 @@ def test_particles_approach_it(name):
 def test_control_variates_from_iterated_kernels_keep_the_mean_and_sharpen_it():
     model = CausalAttention(ExpCosine(1.0), WEIGHTS["spline"])
     plain, sharp = (
-        estimate_profile(model, 1.0, 8, 96, 512, jax.random.key(0), estimator="adjoint", control_variate=on)
+        estimate_profile(
+            model, 1.0, 8, 96, n_prompts=512, key=jax.random.key(0), estimator="adjoint", control_variate=on
+        )
         for on in (False, True)
     )
     middle = (plain.sources > 0.1) & (plain.sources < 0.9)

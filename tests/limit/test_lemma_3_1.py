@@ -127,7 +127,7 @@ def covariances(n_tokens, n_prompts, ratio=4):
     of the covariance itself.
     """
     field = solve_mean_field(MODEL, CODEWORDS, [TIME])
-    j, words = n_tokens // ratio - 1, CODEWORDS.codewords
+    j, words = n_tokens // ratio - 1, CODEWORDS.atoms
     p = codeword_probabilities(jnp.asarray((j + 1) / n_tokens))
     atoms = field.characteristics(TIME, 1.0)
 

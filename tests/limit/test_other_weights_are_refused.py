@@ -18,14 +18,14 @@ RATES = jnp.ones(3)
 CASES = {
     "mean field": (lambda: jk.solve_mean_field(MODEL, WORDS, [1.0]), "use `retrieval_profile`"),
     "correlations": (lambda: jk.solve_correlations(MODEL, WORDS, [1.0], 0.5), "use `retrieval_profile`"),
-    "profile of a law": (lambda: jk.retrieval_profile(MODEL, 1.0, 2, [0.5], WORDS), "estimate_profile"),
+    "profile of a law": (lambda: jk.retrieval_profile(MODEL, 1.0, 2, [0.5], prompts=WORDS), "estimate_profile"),
     "shape": (lambda: jk.u_shape(MODEL, 1.0, 8), "Use `retrieval_profile`"),
     "profile in closed form": (
-        lambda: closed_form.retrieval_correction(RATES, RATES, ONE, HALF, SPLINE),
+        lambda: closed_form.profile(RATES, RATES, ONE, HALF, SPLINE),
         "Use `iterated_kernels`",
     ),
     "scaled profile": (
-        lambda: closed_form.correction_shape(RATES, RATES, ONE, jnp.ones(2), SPLINE),
+        lambda: closed_form.scaled_profile(RATES, RATES, ONE, HALF, SPLINE),
         "Use `iterated_kernels`",
     ),
     "solution in closed form": (
@@ -45,7 +45,7 @@ def test_refused_by_name(call, instead):
 
 
 def test_control_variates_of_other_laws_are_refused_and_left_out_unless_asked_for():
-    arguments = (MODEL, 0.3, 2, 8, 32, jax.random.key(0), WORDS)
+    more = {"n_prompts": 32, "key": jax.random.key(0), "prompts": WORDS}
     with pytest.raises(ValueError, match="solved for ALiBi weights, not for SplineWeights"):
-        jk.estimate_profile(*arguments, control_variate=True)
-    assert not jk.estimate_profile(*arguments).control_variate
+        jk.estimate_profile(MODEL, 0.3, 2, 8, control_variate=True, **more)
+    assert not jk.estimate_profile(MODEL, 0.3, 2, 8, **more).control_variate

@@ -6,6 +6,7 @@ import pytest
 from scipy.special import ive
 
 from jaxkinetic import ExpCosine, FourierKernel, SmoothKernel, required_modes
+from jaxkinetic._types import trusted
 
 THETA = jnp.linspace(-4, 4, 33)
 
@@ -65,6 +66,36 @@ def test_smooth_kernel_needs_no_more_modes_than_the_exact_one():
     assert smooth.n_modes == exact.n_modes == 16
     np.testing.assert_allclose(smooth.coefficients(), exact.coefficients(), rtol=0, atol=1e-15)
     assert smooth.is_resolved()
+
+
+def test_second_derivative_of_the_coefficients():
+    def kernel(beta):
+        return ExpCosine(beta, n_modes=24).coefficients()
+
+    with mp.workdps(40):
+        exact = [float(mp.besseli(n, mp.mpf(2), derivative=2)) for n in range(1, 25)]
+    np.testing.assert_allclose(jax.jacfwd(jax.jacrev(kernel))(2.0), exact, rtol=1e-13)
+    assert float(jax.jacfwd(kernel)(1e-300)[0]) == 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_traced_beta_has_modes_for_sixteen(dtype):
+    resolved = jax.jit(lambda beta: ExpCosine(beta).is_resolved())
+    assert resolved(dtype(16))
+    for beta in (30, 75, 500, np.finfo(dtype).max, np.inf, np.nan):
+        with trusted():
+            assert not jax.jit(lambda beta: ExpCosine(beta).is_resolved())(dtype(beta))
+    n_modes = jax.eval_shape(lambda beta: ExpCosine(beta).coefficients(), dtype(1)).size
+    assert required_modes(16.0, dtype) <= n_modes < required_modes(16.0, dtype) + 4
+
+
+def test_rates_below_rounding_are_zero():
+    smooth = SmoothKernel(lambda theta: 40 - jnp.cos(theta) - 0.3 * jnp.cos(2 * theta))
+    np.testing.assert_allclose(smooth.growth_rates()[:2], [-0.5, -0.6], rtol=1e-12)
+    assert smooth.n_modes > 2
+    np.testing.assert_array_equal(smooth.growth_rates()[2:], 0)
+    np.testing.assert_array_equal(FourierKernel([1.0, 2e-16, -3e-16]).growth_rates(), [1.0, 0.0, -27e-16])
+    assert np.all(np.asarray(ExpCosine(1e-3).growth_rates()) > 0)
 
 
 def test_signs_of_growth_rates_are_declared():

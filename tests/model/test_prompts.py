@@ -74,9 +74,9 @@ def test_density_samples_follow_the_distribution_function():
 def test_codewords_sit_on_the_circle():
     law = LAWS["constant codewords"]
     assert law.vocab_size == 4
-    np.testing.assert_allclose(law.codewords, [0, np.pi / 2, np.pi, 3 * np.pi / 2], rtol=1e-15)
+    np.testing.assert_allclose(law.atoms, [0, np.pi / 2, np.pi, 3 * np.pi / 2], rtol=1e-15)
     drawn = samples("constant codewords")
-    share = (np.abs(drawn[..., None] - np.asarray(law.codewords)[None, None, :]) < 1e-12).mean(axis=(0, 1))
+    share = (np.abs(drawn[..., None] - np.asarray(law.atoms)[None, None, :]) < 1e-12).mean(axis=(0, 1))
     np.testing.assert_allclose(share, [0.7, 0.1, 0.2, 0.0], rtol=0, atol=4.5 * 0.5 / np.sqrt(drawn.size))
     assert share[3] == 0
 

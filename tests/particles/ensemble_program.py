@@ -15,6 +15,6 @@ if len(sys.argv) > 1:
 import jaxkinetic as jk
 
 model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
-found = jk.estimate_profile(model, 1.0, 8, 40, 200, jax.random.key(5), n_steps=4)
+found = jk.estimate_profile(model, 1.0, 8, 40, n_prompts=200, key=jax.random.key(5), n_steps=4)
 numbers = [x.hex() for x in (*found.values.tolist(), *found.standard_error.tolist())]
 print(json.dumps({"devices": jax.local_device_count(), "processes": jax.process_count(), "numbers": numbers}))

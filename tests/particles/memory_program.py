@@ -28,7 +28,7 @@ def run(statistic, n_prompts):
         run_ensemble(angles, jnp.ones(()), jax.random.key(0), n_prompts)
     else:
         how = {"estimator": statistic, "sources": "all", "joint": True, "n_steps": 2}
-        jk.estimate_profile(MODEL, 0.5, 4, 16, n_prompts, jax.random.key(0), **how)
+        jk.estimate_profile(MODEL, 0.5, 4, 16, n_prompts=n_prompts, key=jax.random.key(0), **how)
 
 
 def peak(statistic, n_prompts):

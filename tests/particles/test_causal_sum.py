@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkinetic.particles.causal_sum import causal_sum, propagate, weight_totals
+from jaxkinetic.sums.recurrence import causal_sum, propagate, weight_totals
 
 SERIES = jnp.asarray([[0.7, -0.2, 0.1], [0.3, 0.5, -0.4]])
 PARITIES = ("even", "odd")

@@ -19,7 +19,7 @@ from jaxkinetic import (
     simulate,
     spectral_drift,
 )
-from jaxkinetic.particles.causal_convolution import causal_convolution
+from jaxkinetic.sums.convolution import causal_convolution, convolve, split_weights
 
 FAMILIES = {
     "exponentials": ExponentialSum([1.0, 0.3, 2.0], [1.0, -3.0, 50.0]),
@@ -110,30 +110,57 @@ def test_one_exponential_moves_as_alibi():
     np.testing.assert_allclose(*ends, rtol=1e-11, atol=1e-11)
 
 
-def test_convolution_is_the_sum():
-    rng = np.random.default_rng(1)
-    for n in (2, 31, 32, 100, 129):
-        x, b = rng.normal(size=(2, n)), np.append(0.0, rng.uniform(size=n - 1))
-        exact = [[sum(b[j - k] * row[k] for k in range(j)) for j in range(n)] for row in x]
-        np.testing.assert_allclose(causal_convolution(jnp.asarray(x), jnp.asarray(b)), exact, atol=1e-13)
+def average_by_pairs(x, log_b):
+    """Averages of earlier tokens, each over its own weights, in double precision."""
+    exact = np.zeros_like(x)
+    for j in range(1, x.shape[1]):
+        weights = np.exp(log_b[1 : j + 1] - np.max(log_b[1 : j + 1]))
+        exact[:, j] = x[:, :j][:, ::-1] @ (weights / weights.sum())
+    return exact
 
 
-@pytest.mark.parametrize("growth", [-8.0, 0.0, 8.0])
-def test_rounding_is_relative_to_each_tokens_own_weights(growth):
-    """A single FFT over all tokens rounds relative to the largest sum, and fails all three."""
-    n = 4096
-    angle, lag = np.random.default_rng(2).uniform(0, 7, n), np.arange(n)
-    x = np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
-    b = np.where(lag > 0, np.exp(growth * lag / n), 0).astype(np.float32)
-    found = np.asarray(causal_convolution(jnp.asarray(x), jnp.asarray(b)))
-    assert found.dtype == np.float32
-    exact = np.stack([np.convolve(row.astype(float), b.astype(float))[:n] for row in x])
-    share = np.abs(found - exact)[:, 1:] / np.cumsum(b.astype(float))[1:]
-    assert share.max() < 1e-6
+LAGS = {
+    "flat": lambda s: 0 * s,
+    "falling": lambda s: -80 * s,
+    "rising": lambda s: 40 * s,
+    "rising steeply": lambda s: 500 * s,
+    "jumping": lambda s: np.where(s > 0.5, 60.0, 0.0),
+    "a hump": lambda s: 60 * np.exp(-(((s - 0.7) / 0.05) ** 2)),
+    "rough": lambda s: 30 * np.sin(1000 * s),
+    "a power": lambda s: -3 * np.log(s + 1e-4),
+}
+
+
+@pytest.mark.parametrize("shape", LAGS.values(), ids=LAGS.keys())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [2, 129, 513, 4097])
+def test_rounding_is_relative_to_each_tokens_own_weights(n, dtype, shape):
+    """Weights of any range: what no token reaches does not spoil it.
+
+    Eight blocks of 64 make one of 512, eight of these one of 4096.
+    """
+    x = np.random.default_rng(2).uniform(-1, 1, (2, n)).astype(dtype)
+    log_b = shape(np.arange(n) / n).astype(dtype)
+    found = np.asarray(causal_convolution(jnp.asarray(x), jnp.asarray(log_b)))
+    assert found.dtype == dtype
+    error = np.abs(found - average_by_pairs(x.astype(float), log_b.astype(float)))
+    # Rounding of the logarithms themselves, and a few of the sum.
+    assert error.max() <= np.finfo(dtype).eps * (16 + np.ptp(log_b))
+    assert np.all(found[:, 0] == 0)
+
+
+def test_a_spline_that_rises_by_forty_moves_tokens_as_all_pairs_do():
+    model = CausalAttention(ExpCosine(1.0), SplineWeights(np.linspace(0, 40, 9)))
+    theta = angles(1000)
+    exact = pairwise(model, theta)
+    np.testing.assert_allclose(spectral(model, theta), exact, rtol=0, atol=1e-13)
+    single = spectral(in_single(model), theta.astype(jnp.float32))
+    exact = pairwise(model, theta.astype(jnp.float32).astype(float))
+    np.testing.assert_allclose(single, exact, rtol=0, atol=3e-5)
 
 
 @pytest.mark.slow
-def test_costs_about_one_fft_over_all_tokens():
+def test_a_mode_costs_about_two_ffts_over_all_tokens():
     @jax.jit
     def one_fft(x, b):
         n = x.shape[-1]
@@ -145,14 +172,17 @@ def test_costs_about_one_fft_over_all_tokens():
         run(x, b).block_until_ready()
         return time.perf_counter() - start
 
-    blocks = jax.jit(causal_convolution)
+    blocks = jax.jit(convolve)
     for n_tokens in (2**12, 2**14, 2**16):
-        x, b = jnp.stack([angles(n_tokens), angles(n_tokens, 1)]), jnp.linspace(1, 0, n_tokens).at[0].set(0)
-        np.testing.assert_allclose(blocks(x, b), one_fft(x, b), rtol=0, atol=1e-13 * 10 * n_tokens)
-        # In turns, so that a slow spell of the machine hits both.
-        pairs = [(seconds(blocks, x, b), seconds(one_fft, x, b)) for _ in range(40)]
+        x, b = jnp.stack([angles(n_tokens), angles(n_tokens, 1)]), jnp.linspace(1, 0.1, n_tokens).at[0].set(0)
+        log_b = jnp.log(b)
+        exact = one_fft(x, b) / jnp.maximum(jnp.cumsum(b), b[1])[None, :]
+        weights = jax.jit(split_weights)(log_b)
+        np.testing.assert_allclose(blocks(x, weights), exact, rtol=0, atol=1e-12)
+        # In turns, so that a slow spell of the machine hits both. Weights are cut up once for all modes.
+        pairs = [(seconds(blocks, x, weights), seconds(one_fft, x, b)) for _ in range(40)]
         ours, theirs = np.min(pairs, axis=0)
-        assert ours < 2.5 * theirs
+        assert ours < 3.5 * theirs
 
 
 @pytest.mark.slow

@@ -8,11 +8,20 @@ from scipy.integrate import solve_ivp
 
 from jaxkinetic import ALiBi, CausalAttention, ExpCosine, FourierKernel, Solve, pairwise_drift, simulate
 from tests.problems import ANGLE_PROBLEMS
-from tests.test_problems import pairs_velocity
 
 
 def angles(n_tokens, seed=0):
     return jnp.asarray(np.random.default_rng(seed).uniform(0, 2 * np.pi, n_tokens))
+
+
+def pairs_velocity(force, lam, n_tokens):
+    """(1.1) over all pairs, in NumPy."""
+    j = np.arange(1, n_tokens + 1)
+    logits = np.where(j[None, :] < j[:, None], -lam * (j[:, None] - j[None, :]) / n_tokens, -np.inf)
+    weights = np.zeros((n_tokens, n_tokens))
+    weights[1:] = np.exp(logits[1:] - logits[1:].max(axis=1, keepdims=True))
+    weights[1:] /= weights[1:].sum(axis=1, keepdims=True)
+    return lambda _, theta: (weights * force(theta[:, None] - theta[None, :])).sum(axis=1)
 
 
 @pytest.mark.parametrize("problem", ANGLE_PROBLEMS, ids=lambda p: p.name)
@@ -87,11 +96,28 @@ def test_gradient_in_both_modes_against_differences():
         assert float(parts[i]) == pytest.approx(float(difference), rel=1e-7, abs=1e-9)
 
 
+def ends(parameters, theta=None):
+    beta, lam, time = parameters
+    model = CausalAttention(ExpCosine(beta, n_modes=16), ALiBi(lam))
+    return simulate(model, angles(5) if theta is None else theta, time[None]).angles[-1]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_derivatives_of_both_modes_need_no_adjoint(compiled):
+    at, wrap = jnp.asarray([0.7, 0.5, 0.8]), jax.jit if compiled else lambda f: f
+    last = wrap(lambda p: ends(p)[-1])
+    h = 1e-5 * jnp.eye(3)
+    difference = jnp.stack([(last(at + e) - last(at - e)) / 2e-5 for e in h])
+    for derivative in (jax.grad, jax.jacfwd):
+        np.testing.assert_allclose(derivative(last)(at), difference, rtol=1e-7, atol=1e-9)
+    hessian = jax.hessian(last)(at)
+    slopes = jnp.stack([(jax.grad(last)(at + e) - jax.grad(last)(at - e)) / 2e-5 for e in h])
+    np.testing.assert_allclose(hessian, slopes, rtol=1e-6, atol=1e-8)
+
+
 def test_gradient_in_the_time_is_the_velocity():
     model, theta = CausalAttention(), angles(5)
-    slope = jax.jacfwd(lambda t: simulate(model, theta, t[None], Solve(adjoint=diffrax.ForwardMode())).angles[0])(
-        jnp.asarray(0.8)
-    )
+    slope = jax.jacfwd(lambda t: simulate(model, theta, t[None]).angles[0])(jnp.asarray(0.8))
     there = simulate(model, theta, [0.8]).angles[0]
     np.testing.assert_allclose(slope, pairwise_drift(model, there), rtol=0, atol=1e-8)
 

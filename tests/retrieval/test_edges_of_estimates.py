@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 import jaxkinetic as jk
 from jaxkinetic.integrate import reason
@@ -16,7 +15,7 @@ from jaxkinetic.model import PromptLaw
 from jaxkinetic.particles.ensemble import Moments
 from jaxkinetic.retrieval import control
 from jaxkinetic.retrieval.band import simultaneous_factor
-from jaxkinetic.retrieval.estimators import ESTIMATORS, adjoint
+from jaxkinetic.retrieval.estimators import ESTIMATORS, Adjoint
 from jaxkinetic.retrieval.profile_ensemble import (
     ProfileEnsemble,
     choose_estimator,
@@ -40,7 +39,8 @@ VANISHING_AT_THE_START = jk.DensityPrompts(lambda s: jnp.array([0.5 - 0.4 * s]))
 def test_codewords_that_never_occur_leave_the_control_as_sharp_and_without_bias(law):
     arguments = {"prompts": law, "sources": [0.3, 0.7], "n_steps": 4}
     with_control, without = (
-        jk.estimate_profile(MODEL, 1.0, 4, 12, 2048, KEY, control_variate=c, **arguments) for c in (True, False)
+        jk.estimate_profile(MODEL, 1.0, 4, 12, n_prompts=2048, key=KEY, control_variate=c, **arguments)
+        for c in (True, False)
     )
     assert np.all(with_control.standard_error < without.standard_error / 3)
     error = np.hypot(with_control.standard_error, without.standard_error)
@@ -63,7 +63,9 @@ def test_mean_of_the_hard_window_over_a_cluster_is_its_integral(width):
 def test_naive_hard_estimates_of_narrow_clusters_are_those_of_glauber():
     """Sources that nothing can tell from their cluster: S_N = 0, and each token hits or misses as a whole."""
     law = jk.ClusterPrompts([0.5, 2.0], 0.002)
-    found = jk.estimate_profile(MODEL, 1.0, 8, 8, 4096, KEY, law, "naive", accuracy="hard", n_steps=4)
+    found = jk.estimate_profile(
+        MODEL, 1.0, 8, 8, n_prompts=4096, key=KEY, prompts=law, estimator="naive", accuracy="hard", n_steps=4
+    )
     assert np.all(np.abs(found.values) <= 4 * found.standard_error + 1e-9), found.values
 
 
@@ -96,20 +98,32 @@ def test_laws_whose_mean_hard_window_is_not_known_are_refused():
 
 
 def test_auto_looks_at_the_density_without_a_profile_being_prepared():
-    assert choose_estimator(SMOOTH, "auto", "soft") == "adjoint"
+    assert choose_estimator(SMOOTH, "auto", "soft").name == "adjoint"
     for law in (TOUCHING, VANISHING_AT_THE_START):
-        assert choose_estimator(law, "auto", "soft") == "glauber"
+        assert choose_estimator(law, "auto", "soft").name == "glauber"
     with pytest.raises(ValueError, match="`estimator` must not be 'adjoint' for a density that falls to"):
         choose_estimator(VANISHING_AT_THE_START, "adjoint", "soft")
     # Asked for, it needs a density above zero at the sources only.
-    assert choose_estimator(VANISHING_AT_THE_START, "adjoint", "soft", np.array([0.3, 0.8])) == "adjoint"
+    assert choose_estimator(VANISHING_AT_THE_START, "adjoint", "soft", np.array([0.3, 0.8])).name == "adjoint"
+    # 1 - 2 a cos(theta) falls to 1 - 2 a: a thousandth is the least to divide by.
+    for lowest, chosen in ((0.9e-3, "glauber"), (1.1e-3, "adjoint")):
+        assert choose_estimator(jk.DensityPrompts([(1 - lowest) / 2]), "auto", "soft").name == chosen
 
 
 @pytest.mark.slow
 def test_a_density_that_touches_zero_is_estimated_with_a_control_and_without_bias():
     found = [
         jk.estimate_profile(
-            MODEL, 1.0, 4, 12, 2048, KEY, TOUCHING, control_variate=c, sources=[0.3, 0.7], n_steps=4
+            MODEL,
+            1.0,
+            4,
+            12,
+            n_prompts=2048,
+            key=KEY,
+            prompts=TOUCHING,
+            control_variate=c,
+            sources=[0.3, 0.7],
+            n_steps=4,
         )
         for c in (None, False)
     ]
@@ -127,12 +141,12 @@ def test_a_control_whose_limit_is_not_resolved_is_left_out_unless_asked_for(monk
         monkeypatch.setattr("jaxkinetic.retrieval.profile_ensemble.law_control", broken)
     else:
         monkeypatch.setattr(control, "_MOST_STEPS", limit)
-    arguments = (MODEL, 1.0, 4, 8, CODEWORDS, "glauber")
-    with pytest.warns(UserWarning, match="No control variate: the limit's prediction for CodewordPrompts at t = 1"):
-        ensemble = prepare_profile(*arguments, sources=[0.3, 0.7])
+    arguments = {"prompts": CODEWORDS, "estimator": "glauber", "sources": [0.3, 0.7]}
+    with pytest.warns(UserWarning, match="No control variate: the limit for CodewordPrompts at t = 1 could not be"):
+        ensemble = prepare_profile(MODEL, 1.0, 4, 8, **arguments)
     assert ensemble.problem.control is None
-    with pytest.raises(RuntimeError, match="`control_variate` must be False here: the limit's prediction"):
-        prepare_profile(*arguments, control_variate=True, sources=[0.3, 0.7])
+    with pytest.raises(RuntimeError, match="`control_variate` must be False here: the limit for CodewordPrompts"):
+        prepare_profile(MODEL, 1.0, 4, 8, control_variate=True, **arguments)
 
 
 # Steps -----------------------------------------------------------------------------------------------------
@@ -146,7 +160,7 @@ class Modelled(ProfileEnsemble):
     control: Any
     tried: list[int]
 
-    def __init__(self, error, rounding=0.0, control=None, estimator: Any = "adjoint"):
+    def __init__(self, error, rounding=0.0, control=None, estimator: Any = ESTIMATORS["adjoint"]):
         problem = prepare_profile(MODEL, 1.0, 4, 8).problem
         super().__init__(problem, estimator, 1.0, control is not None)
         for name, value in {"error": error, "rounding": rounding, "control": control, "tried": []}.items():
@@ -231,6 +245,19 @@ def test_given_steps_are_taken_and_their_error_is_said():
     assert settle(Modelled(fifth_order), n_steps=8).n_steps == 8
 
 
+@pytest.mark.parametrize(("share", "is_loud"), [(0.08, False), (0.12, True)])
+def test_an_error_of_the_steps_is_said_from_a_tenth_of_the_standard_error_on(share, is_loud):
+    """The noise of `Modelled` has a standard deviation of about one, of 32 prompts; fewer are not asked for."""
+    spread = np.random.default_rng(0).normal(size=(32, 2)).std(axis=0, ddof=1)
+    error = share * spread.min() / np.sqrt(1024)
+    model = Modelled(lambda n: error * (n == 8))
+    if is_loud:
+        with pytest.warns(UserWarning, match=r"8 constant steps leave an error of .* up to 0.12 standard errors"):
+            settle(model, n_steps=8)
+    else:
+        assert settle(model, n_steps=8).step_error == pytest.approx(error, rel=1e-6)
+
+
 def test_a_control_that_sharpens_nothing_is_dropped():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(32, 2))
@@ -242,14 +269,28 @@ def test_depths_that_no_steps_reach_are_errors():
     for time in (1e4, 30.0):
         with pytest.raises(RuntimeError, match="constant steps"):
             jk.estimate_profile(
-                jk.CausalAttention(jk.ExpCosine(5.0), jk.ALiBi(1.0)), time, 4, 6, 64, KEY, control_variate=False
+                jk.CausalAttention(jk.ExpCosine(5.0), jk.ALiBi(1.0)),
+                time,
+                4,
+                6,
+                n_prompts=64,
+                key=KEY,
+                control_variate=False,
             )
 
 
-def test_values_that_are_not_finite_are_an_error(monkeypatch):
-    monkeypatch.setitem(ESTIMATORS, "adjoint", lambda problem, key: jnp.full(7, jnp.nan) * problem.time)  # noqa: ARG005
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_values_that_are_not_finite_are_an_error(monkeypatch, value):
+    """Nor those of which the squares are not, so that there is a mean and no error."""
+
+    class Broken(Adjoint):
+        def __call__(self, problem, key):
+            return jnp.full(7, value) * problem.time * jnp.sign(jax.random.normal(key))
+
+    monkeypatch.setitem(ESTIMATORS, "adjoint", Broken())
     ensemble = prepare_profile(MODEL, 1.0, 4, 8, control_variate=False)
-    with pytest.raises(RuntimeError, match="prompts from 64 on are not finite with 4 constant steps to t = 1"):
+    said = pytest.raises(RuntimeError, match="prompts from 64 on are not finite with 4 constant steps to t = 1")
+    with said:
         ensemble.run(4, KEY, 32, 64, 1e9, jax.devices())
 
 
@@ -258,7 +299,9 @@ def test_values_that_are_not_finite_are_an_error(monkeypatch):
 
 def test_an_estimate_goes_on_from_an_earlier_one_with_its_steps_and_its_bits():
     def run(n_prompts, **more):
-        return jk.estimate_profile(MODEL, 1.0, 4, 8, n_prompts, KEY, sources="all", joint=True, **more)
+        return jk.estimate_profile(
+            MODEL, 1.0, 4, 8, n_prompts=n_prompts, key=KEY, sources="all", joint=True, **more
+        )
 
     part, whole = run(64), run(160, n_steps=4)
     both = run(96, onto=part)
@@ -266,11 +309,11 @@ def test_an_estimate_goes_on_from_an_earlier_one_with_its_steps_and_its_bits():
     np.testing.assert_array_equal(both.values, whole.values)
     np.testing.assert_array_equal(both.covariance, whole.covariance)
     with pytest.raises(ValueError, match="`joint` must be True, as `onto` has it, but is False"):
-        jk.estimate_profile(MODEL, 1.0, 4, 8, 96, KEY, onto=part)
+        jk.estimate_profile(MODEL, 1.0, 4, 8, n_prompts=96, key=KEY, onto=part)
     with pytest.raises(ValueError, match="`n_steps` must be 4, as `onto` has it, but is 5"):
         run(96, onto=part, n_steps=5)
     with pytest.raises(ValueError, match="`sources` must be those of `onto`"):
-        jk.estimate_profile(MODEL, 1.0, 4, 8, 96, KEY, sources=[0.3], joint=True, onto=part)
+        jk.estimate_profile(MODEL, 1.0, 4, 8, n_prompts=96, key=KEY, sources=[0.3], joint=True, onto=part)
     with pytest.raises(ValueError, match="`onto` must hold a multiple of 32 prompts"):
         run(96, onto=run(65))
 
@@ -279,7 +322,7 @@ def test_an_estimate_that_began_later_goes_on_where_it_stopped():
     """It once ran its own prompts again, and claimed an error that was too small by the root of two."""
 
     def run(n_prompts, **more):
-        return jk.estimate_profile(MODEL, 1.0, 4, 8, n_prompts, KEY, sources=[0.3], n_steps=4, **more)
+        return jk.estimate_profile(MODEL, 1.0, 4, 8, n_prompts=n_prompts, key=KEY, sources=[0.3], n_steps=4, **more)
 
     later, whole = run(64, first=64), run(160, first=64)
     for first in (0, 64):
@@ -294,7 +337,7 @@ def test_an_estimate_that_began_later_goes_on_where_it_stopped():
 def test_an_estimate_of_something_else_is_not_gone_on_from(change):
     def run(beta=1.0, lam=1.0, time=1.0, key=KEY, onto=None):
         model = jk.CausalAttention(jk.ExpCosine(beta, n_modes=20), jk.ALiBi(lam))
-        return jk.estimate_profile(model, time, 4, 8, 32, key, sources=[0.3], n_steps=4, onto=onto)
+        return jk.estimate_profile(model, time, 4, 8, n_prompts=32, key=key, sources=[0.3], n_steps=4, onto=onto)
 
     part = run()
     assert run(onto=part).n_prompts == 64
@@ -305,7 +348,9 @@ def test_an_estimate_of_something_else_is_not_gone_on_from(change):
 def test_the_law_of_an_estimate_that_goes_on_is_the_same():
     def run(p, onto=None):
         law = jk.CodewordPrompts(lambda s: jnp.array([p, 1 - p]) + 0 * s)
-        return jk.estimate_profile(MODEL, 1.0, 2, 8, 32, KEY, law, sources=[0.3], n_steps=4, onto=onto)
+        return jk.estimate_profile(
+            MODEL, 1.0, 2, 8, n_prompts=32, key=KEY, prompts=law, sources=[0.3], n_steps=4, onto=onto
+        )
 
     assert run(0.3, run(0.3)).n_prompts == 64
     with pytest.raises(ValueError, match="of the same model, depth and law"):
@@ -340,18 +385,18 @@ def test_laws_that_jump_at_a_token_jump_there():
 
 
 def test_all_sources_are_all_tokens_before_the_last():
-    ensemble = prepare_profile(MODEL, 1.0, 4, 24, CODEWORDS, control_variate=False, sources="all")
+    ensemble = prepare_profile(MODEL, 1.0, 4, 24, prompts=CODEWORDS, control_variate=False, sources="all")
     np.testing.assert_array_equal(ensemble.sources, np.arange(1, 24) / 24)
     with pytest.raises(ValueError, match="`sources` must be positions or 'all', but is 'some'"):
         prepare_profile(MODEL, 1.0, 4, 24, sources="some")
 
 
 def test_joint_covariance_is_that_of_the_prompts_values():
-    found = jk.estimate_profile(MODEL, 1.0, 4, 12, 256, KEY, joint=True, n_steps=4)
+    found = jk.estimate_profile(MODEL, 1.0, 4, 12, n_prompts=256, key=KEY, joint=True, n_steps=4)
     problem = prepare_profile(MODEL, 1.0, 4, 12).problem
     problem = eqx.tree_at(lambda p: p.step, problem, problem.time / 4)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(256))
-    values = np.asarray(eqx.filter_jit(jax.vmap(adjoint, (None, 0)))(problem, keys))
+    values = np.asarray(eqx.filter_jit(jax.vmap(ESTIMATORS["adjoint"], (None, 0)))(problem, keys))
     np.testing.assert_allclose(found.values, values.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(
         found.covariance, np.cov(values.T) / 256, rtol=0, atol=1e-12 * found.covariance.max()
@@ -363,22 +408,6 @@ def test_joint_covariance_is_that_of_the_prompts_values():
     factor = found.simultaneous_error() / found.standard_error
     np.testing.assert_allclose(factor, factor[0], rtol=1e-12)
     assert 2.0 < factor[0] < simultaneous_factor(np.eye(found.sources.size), 256)
-
-
-def test_simultaneous_factors_of_known_laws():
-    """Independent normals, P = (2 Phi(q) - 1)^S; one and the same; Student's t of four degrees of freedom."""
-    many = 10**6
-    independent = scipy.stats.norm.ppf((1 + 0.95 ** (1 / 10)) / 2)
-    assert simultaneous_factor(np.diag(np.arange(1.0, 11)), many) == pytest.approx(independent, abs=0.03)
-    assert simultaneous_factor(np.ones((40, 40)), many) == pytest.approx(1.96, abs=0.03)
-    assert simultaneous_factor(np.eye(1), 5) == pytest.approx(scipy.stats.t.ppf(0.975, 4), rel=0.03)
-    assert simultaneous_factor(np.diag([1.0, 0.0]), many, 0.5) == pytest.approx(
-        scipy.stats.norm.ppf(0.75), abs=0.02
-    )
-    with pytest.raises(ValueError, match=r"`level` must lie in \(0, 1\)"):
-        simultaneous_factor(np.eye(2), many, 1.0)
-    with pytest.raises(ValueError, match="`n_prompts` must be at least 2"):
-        simultaneous_factor(np.eye(2), 1)
 
 
 def test_the_reason_of_a_failed_solve_is_one_line():

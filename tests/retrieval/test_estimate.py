@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
-from jaxkinetic.retrieval.profile_ensemble import Estimator
 from jaxkinetic.retrieval.window import window_modes
 from tests.limit.laws import CODEWORDS, SMOOTH, codeword_probabilities, smooth_modes
 
@@ -20,7 +19,7 @@ UNIFORM = jk.UniformPrompts()
 def exact(law):
     """S_3 at both sources: every prompt of three tokens on a grid, or of all codewords, weighted by its law."""
     if law is CODEWORDS:
-        angles = np.asarray(law.codewords)
+        angles = np.asarray(law.atoms)
         weights = [np.asarray(codeword_probabilities(j / 3)) for j in (1, 2, 3)]
     else:
         angles = 2 * np.pi * np.arange(48) / 48
@@ -67,7 +66,16 @@ def test_every_estimator_is_unbiased(law, estimator, n_prompts, plain_error):
     truth = exact(law)
     for control in (False, True):
         found = jk.estimate_profile(
-            MODEL, TIME, WORDS, 3, n_prompts, KEY, law, estimator, control, sources=[0.3, 0.6]
+            MODEL,
+            TIME,
+            WORDS,
+            3,
+            n_prompts=n_prompts,
+            key=KEY,
+            prompts=law,
+            estimator=estimator,
+            control_variate=control,
+            sources=[0.3, 0.6],
         )
         assert found.control_variate is control
         assert found.estimator == estimator
@@ -79,7 +87,7 @@ def test_every_estimator_is_unbiased(law, estimator, n_prompts, plain_error):
 def test_adjoint_of_uniform_prompts_against_the_sum_over_prompts():
     truth = exact(UNIFORM)
     for control in (False, True):
-        found = jk.estimate_profile(MODEL, TIME, WORDS, 3, 4096, KEY, control_variate=control)
+        found = jk.estimate_profile(MODEL, TIME, WORDS, 3, n_prompts=4096, key=KEY, control_variate=control)
         np.testing.assert_allclose(found.sources, [1 / 3, 2 / 3])
         assert np.all(np.abs(found.values - truth) < 4 * found.standard_error), (found.values, truth)
         assert np.all(found.standard_error < 0.05)
@@ -91,7 +99,15 @@ def test_hard_accuracy_is_that_of_the_decoder(estimator):
     """2 c S / N is the covariance part of (1.4): by how much hits exceed one in M, uniform prompts."""
     n_prompts = 1 << 16
     found = jk.estimate_profile(
-        MODEL, TIME, WORDS, 3, n_prompts, KEY, estimator=estimator, sources=[0.3, 0.6], accuracy="hard"
+        MODEL,
+        TIME,
+        WORDS,
+        3,
+        n_prompts=n_prompts,
+        key=KEY,
+        estimator=estimator,
+        sources=[0.3, 0.6],
+        accuracy="hard",
     )
     starts = jax.vmap(lambda p: UNIFORM.sample(jax.random.fold_in(jax.random.key(8), p), 3))(jnp.arange(n_prompts))
     ends = jax.jit(jax.vmap(lambda x: jk.simulate(MODEL, x, [TIME], jk.Solve(rtol=1e-6)).angles[0, -1]))(starts)
@@ -107,16 +123,43 @@ def test_variance_falls_as_far_as_promised(n_tokens, plain, controlled):
     """Against naive at beta = lam = t = 1, M = 8, median over the sources from 0.1 to 0.9."""
     model = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
     middle = slice(n_tokens // 10, 9 * n_tokens // 10)
-    cases: tuple[tuple[Estimator, bool], ...] = (("naive", False), ("adjoint", False), ("adjoint", True))
+    cases: tuple[tuple[str, bool], ...] = (("naive", False), ("adjoint", False), ("adjoint", True))
     variance = [
         np.median(
-            jk.estimate_profile(model, 1.0, 8, n_tokens, 128, KEY, UNIFORM, estimator, control, n_steps=3)
-            .standard_error[middle] ** 2
+            jk.estimate_profile(
+                model, 1.0, 8, n_tokens, n_prompts=128, key=KEY, estimator=estimator, control_variate=control,
+                n_steps=3,
+            ).standard_error[middle] ** 2
         )
         for estimator, control in cases
     ]  # fmt: skip
     assert variance[0] / variance[1] >= plain
     assert variance[0] / variance[2] >= controlled
+
+
+@pytest.mark.parametrize(("estimator", "n_prompts"), [("naive", 2**15), ("glauber", 4096), ("adjoint", 2048)])
+def test_profile_of_two_tokens_is_that_of_a_double_integral(estimator, n_prompts):
+    """Two uniform tokens in closed form, tan(d / 2) decaying; each estimator without its control."""
+    model = jk.CausalAttention(jk.FourierKernel([0.9]), jk.ALiBi(1.0))
+    n = 4096
+    start = 2 * np.pi * (np.arange(n) + 0.5) / n
+    # From the first token at zero the second ends at this angle; the mean over both is that over their distance.
+    end = 2 * np.arctan(np.tan(start / 2) * np.exp(-2 * 0.9 * TIME))
+    modes = np.arange(1, 20)
+    exact = 2 * np.asarray(window_modes(WORDS, "soft", modes.size)) @ np.cos(np.outer(modes, end)).mean(axis=1)
+    found = jk.estimate_profile(
+        model,
+        TIME,
+        WORDS,
+        2,
+        n_prompts=n_prompts,
+        key=KEY,
+        estimator=estimator,
+        control_variate=False,
+        sources=[0.5],
+    )
+    assert found.standard_error[0] < 0.04 * exact
+    assert abs(found.values[0] - exact) < 4 * found.standard_error[0]
 
 
 # Arguments ------------------------------------------------------------------------------------------------
@@ -127,7 +170,17 @@ def test_prompts_at_once_change_nothing(estimator):
     """One prompt at a time, and all of them."""
     one, many = (
         jk.estimate_profile(
-            MODEL, TIME, WORDS, 12, 96, KEY, UNIFORM, estimator, sources=[0.3, 0.6], n_steps=4, memory=memory
+            MODEL,
+            TIME,
+            WORDS,
+            12,
+            n_prompts=96,
+            key=KEY,
+            prompts=UNIFORM,
+            estimator=estimator,
+            sources=[0.3, 0.6],
+            n_steps=4,
+            memory=memory,
         )
         for memory in (1.0, 2.0**30)
     )
@@ -137,7 +190,7 @@ def test_prompts_at_once_change_nothing(estimator):
 
 def test_auto_takes_what_is_valid_and_says_which():
     def chosen(law, **more):
-        return jk.estimate_profile(MODEL, 0.3, 3, 4, 32, KEY, law, n_steps=2, **more)
+        return jk.estimate_profile(MODEL, 0.3, 3, 4, n_prompts=32, key=KEY, prompts=law, n_steps=2, **more)
 
     assert chosen(UNIFORM).estimator == "adjoint"
     codewords = chosen(CODEWORDS, sources=[0.3])
@@ -146,9 +199,18 @@ def test_auto_takes_what_is_valid_and_says_which():
     assert (clusters.estimator, clusters.control_variate) == ("glauber", False)
 
 
+@pytest.mark.parametrize(("accuracy", "scale"), [("soft", np.sqrt(2 * np.pi)), ("hard", 2.0)])
+def test_retrieval_is_the_profile_in_units_of_the_decoder(accuracy, scale):
+    """2 c / N of the profile, c = sqrt(pi / 2) / M of (1.6), and 1 / M of the decoder (1.4)."""
+    found = jk.estimate_profile(
+        MODEL, TIME, WORDS, 6, n_prompts=32, key=KEY, accuracy=accuracy, n_steps=4, control_variate=False
+    )
+    np.testing.assert_allclose(found.retrieval(), scale / (WORDS * 6) * found.values, rtol=1e-12)
+
+
 def test_constant_steps_are_found_and_their_error_is_told():
-    found = jk.estimate_profile(MODEL, 3.0, 4, 8, 1024, KEY)
-    fixed = jk.estimate_profile(MODEL, 3.0, 4, 8, 1024, KEY, n_steps=2 * found.n_steps)
+    found = jk.estimate_profile(MODEL, 3.0, 4, 8, n_prompts=1024, key=KEY)
+    fixed = jk.estimate_profile(MODEL, 3.0, 4, 8, n_prompts=1024, key=KEY, n_steps=2 * found.n_steps)
     difference = np.sqrt(np.mean((found.values - fixed.values) ** 2))
     assert found.step_error < 0.05 * found.standard_error.max()
     assert difference <= 2 * found.step_error

@@ -1,5 +1,7 @@
 """Chance and retrieval of any law: uniform prompts, codewords in closed form, smooth laws by hand."""
 
+import sys
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 
 from jaxkinetic import ALiBi, CausalAttention, CodewordPrompts, ExpCosine, Solve, UniformPrompts, retrieval_profile
 from jaxkinetic.limit import Resolution, solve_correlations, solve_mean_field
-from jaxkinetic.limit.closed_form import mode_weights
+from jaxkinetic.limit.closed_form import mode_weights, needed_modes
 from jaxkinetic.retrieval.law_profile import law_profile, uniform_codeword_correction
 from tests.limit.laws import CODEWORDS, SMOOTH, codeword_probabilities
 
@@ -18,25 +20,37 @@ SOURCES = jnp.array([0.1, 0.5, 0.9])
 
 def test_uniform_prompts_give_the_closed_form():
     size = Resolution(17, source_nodes=33, modes=32)
-    profile = law_profile(MODEL, UniformPrompts(), 1.0, 4, SOURCES, resolution=size)
+    profile = law_profile(MODEL, UniformPrompts(), 1.0, 4, sources=SOURCES, resolution=size)
     exact = retrieval_profile(MODEL, 1.0, 4, SOURCES)
     np.testing.assert_allclose(profile.values, exact.values, rtol=1e-10)
     np.testing.assert_allclose(profile.chance, np.sqrt(np.pi / 2) / 4, rtol=1e-12)
     np.testing.assert_allclose(profile.soft_accuracy(64), exact.soft_accuracy(64), rtol=1e-12)
 
 
+def test_sources_a_few_at_a_time_are_those_all_at_once(monkeypatch):
+    """Five sources, two at a time, in the order in which they were given."""
+    size = Resolution(17, source_nodes=33, modes=32)
+    sources = jnp.array([0.7, 0.1, 0.9, 0.3, 0.5])
+    n_modes = needed_modes(4)
+    # The function has the name of its module.
+    monkeypatch.setattr(sys.modules[law_profile.__module__], "_ROWS", 2 * n_modes)
+    profile = law_profile(MODEL, UniformPrompts(), 1.0, 4, sources=sources, resolution=size)
+    np.testing.assert_allclose(profile.values, retrieval_profile(MODEL, 1.0, 4, sources).values, rtol=1e-10)
+    np.testing.assert_array_equal(profile.sources, sources)
+
+
 @pytest.mark.parametrize(("vocab_size", "beta"), [(2, 2.0), (3, 0.5), (8, 2.0)])
 def test_uniform_codewords_give_their_closed_form(vocab_size, beta):
     model = CausalAttention(ExpCosine(beta), ALiBi(1.0))
     law = CodewordPrompts(np.full(vocab_size, 1 / vocab_size))
-    profile = law_profile(model, law, 1.0, vocab_size, SOURCES)
+    profile = law_profile(model, law, 1.0, vocab_size, sources=SOURCES)
     exact = jax.vmap(lambda s: uniform_codeword_correction(model, jnp.ones(()), vocab_size, s))(SOURCES)
     np.testing.assert_allclose(profile.values, exact, rtol=1e-9, atol=1e-12)
 
 
 def test_uniform_codewords_at_rest():
     """The law is stationary, so that chance sees its modes n = 0 mod M: w_M and so on."""
-    profile = law_profile(MODEL, CodewordPrompts([0.25] * 4), 1.0, 4, SOURCES)
+    profile = law_profile(MODEL, CodewordPrompts([0.25] * 4), 1.0, 4, sources=SOURCES)
     n = jnp.arange(1, 13)
     exact = np.sqrt(np.pi / 2) / 4 * (1 + 2 * jnp.sum(mode_weights(4, 12) * (n % 4 == 0)))
     np.testing.assert_allclose(profile.chance, exact, rtol=1e-12)
@@ -59,11 +73,12 @@ def test_fine_codewords_do_not_become_the_circle():
 @pytest.mark.parametrize("law", [SMOOTH, CODEWORDS])
 def test_two_parts_add_up_from_marginals_and_covariances(law):
     size = Resolution(33, source_nodes=33, modes=96)
-    profile = law_profile(MODEL, law, 1.0, 4, SOURCES[1:], resolution=size)
+    profile = law_profile(MODEL, law, 1.0, 4, sources=SOURCES[1:], resolution=size)
     field = solve_mean_field(MODEL, law, [1.0], resolution=size)
     n_modes = 13
     modes = tuple(range(1, n_modes + 1))
-    cross = solve_correlations(MODEL, law, [1.0], SOURCES[1:], modes, resolution=size).cross(1.0, 1.0)
+    found = solve_correlations(MODEL, law, [1.0], SOURCES[1:], observable_mode=modes, resolution=size)
+    cross = found.cross(1.0, 1.0)
     weights = mode_weights(4, n_modes)
     for i, source in enumerate(SOURCES[1:]):
         retrieval = sum(weights[n - 1] * cross[n - 1, i, n - 1].real for n in modes)
@@ -90,7 +105,7 @@ def test_gradients_in_beta_lam_and_the_law():
         model = CausalAttention(ExpCosine(beta, n_modes=16), ALiBi(lam))
         law = CodewordPrompts(lambda s: codeword_probabilities(s, tilt))
         options = Solve(solver=diffrax.Tsit5(), step=0.1, adjoint=adjoint)
-        profile = law_profile(model, law, 0.5, 4, jnp.array([0.4]), resolution=size, options=options)
+        profile = law_profile(model, law, 0.5, 4, sources=jnp.array([0.4]), resolution=size, options=options)
         return jnp.stack([profile.chance[0], profile.values[0]])
 
     at, step = jnp.array([1.1, 0.6, 0.9]), 1e-4

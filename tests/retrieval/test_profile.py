@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from jaxkinetic import ALiBi, CausalAttention, ExpCosine, FourierKernel, retrieval_profile, u_shape
-from tests.problems import DIGITS, MpCorrection
+from tests.problems import DIGITS, MpProfile, mp_profile
 
 pytestmark = pytest.mark.optimized
 
@@ -27,11 +27,105 @@ def test_profile_against_forty_digits():
     sources = [1e-6, 0.1, 0.5, 1.0]
     got = retrieval_profile(model(1.5, 2.0), 0.9, 8, sources)
     with mp.workdps(DIGITS):
-        exact = [float(MpCorrection(1.5, 2.0, 8)(mp.mpf(0.9), mp.mpf(s))) for s in sources]
+        exact = [float(MpProfile(1.5, 2.0, 8)(mp.mpf(0.9), mp.mpf(s))) for s in sources]
     np.testing.assert_allclose(got.values, exact, rtol=1e-12)
     np.testing.assert_array_equal(got.sources, sources)
     expected = np.sqrt(np.pi / 2) / 8 + np.sqrt(2 * np.pi) / (8 * 100) * np.array(exact)
     np.testing.assert_allclose(got.soft_accuracy(100), expected, rtol=1e-12)
+
+
+def test_profiles_beyond_the_range_have_logarithms():
+    """beta = 12, lam = 100, M = 2: up to e^1e4 at the start, and down to e^-98 for weak attention."""
+    sources = [1e-6, 0.01, 0.2, 1.0]
+    for beta, dtype in [(12.0, np.float64), (12.0, np.float32), (0.01, np.float32)]:
+        got = retrieval_profile(
+            CausalAttention(ExpCosine(jnp.asarray(beta, dtype)), ALiBi(dtype(100))),
+            dtype(1),
+            2,
+            np.asarray(sources, dtype),
+        )
+        with mp.workdps(DIGITS):
+            exact = MpProfile(float(dtype(beta)), 100, 2, 12)
+            logs = [float(mp.log(exact(1, float(dtype(s))))) for s in sources]
+        assert (beta < 1) == (min(logs) < -90)
+        assert (beta > 1) == (max(logs) > 710)
+        np.testing.assert_allclose(got.log_values, logs, rtol=1e-13 if dtype == np.float64 else 2e-6)
+        np.testing.assert_array_equal(got.signs, 1)
+        if beta > 1:
+            with pytest.raises(RuntimeError, match=f"S_t exceeds the range of {np.dtype(dtype)}: use `log_values`"):
+                _ = got.values
+
+
+def test_logarithms_of_a_profile_with_negative_rates():
+    kernel, sources = FourierKernel([0.2, -0.9]), np.array([1e-4, 0.05, 0.3, 0.9])
+    got = retrieval_profile(CausalAttention(kernel, ALiBi(-1.0)), 1.5, 5, sources)
+    with mp.workdps(DIGITS):
+        weights = [mp.exp(-((mp.pi * n / 5) ** 2) / 2) for n in (1, 2)]
+        exact = [
+            float(sum(w * mp_profile(a, 1.5, -1, 1, mp.mpf(s)) for w, a in zip(weights, (0.2, -3.6), strict=True)))
+            for s in sources
+        ]
+    assert min(exact) < 0 < max(exact)
+    np.testing.assert_allclose(got.values, exact, rtol=1e-11)
+    np.testing.assert_allclose(got.signs * np.exp(got.log_values), exact, rtol=1e-11)
+
+
+class TestDerivativesInBeta:
+    """As people write them: no argument but beta."""
+
+    sources = jnp.asarray([0.05, 0.4, 0.9])
+
+    def profile(self, beta):
+        return retrieval_profile(CausalAttention(ExpCosine(beta), ALiBi(1.0)), 1.0, 8, self.sources).values
+
+    def argmin(self, beta):
+        return u_shape(CausalAttention(ExpCosine(beta), ALiBi(1.0)), 1.0, 8).argmin
+
+    def slopes(self, beta):
+        with mp.workdps(DIGITS):
+            return [float(MpProfile(beta, 1, 8).value_and_slopes(1, float(s))["beta"]) for s in self.sources]
+
+    def test_of_the_profile(self):
+        slopes = self.slopes(1.3)
+        assert float(jax.grad(lambda b: self.profile(b).sum())(1.3)) == pytest.approx(sum(slopes), rel=1e-11)
+        np.testing.assert_allclose(jax.jit(jax.jacfwd(self.profile))(1.3), slopes, rtol=1e-11)
+        np.testing.assert_allclose(jax.vmap(jax.jacrev(self.profile))(jnp.asarray([1.3]))[0], slopes, rtol=1e-11)
+        bend = jax.jit(jax.hessian(lambda b: self.profile(b)[1]))(1.3)
+        high, low = (self.slopes(1.3 + h)[1] for h in (1e-5, -1e-5))
+        assert float(bend) == pytest.approx((high - low) / 2e-5, rel=1e-8)
+
+    def test_of_the_u(self):
+        at, h = 1.1, 1e-3
+        points = at + h * jnp.asarray([-2.0, -1.0, 0.0, 1.0, 2.0])
+        values, slopes = jax.jit(jax.vmap(jax.value_and_grad(self.argmin)))(points)
+        difference = (values[0] - 8 * values[1] + 8 * values[3] - values[4]) / (12 * h)
+        assert float(slopes[2]) == pytest.approx(float(difference), rel=1e-8)
+
+    @pytest.mark.slow
+    def test_of_the_u_forwards_and_twice(self):
+        at, h = 1.1, 1e-3
+        slope = jax.jit(jax.jacfwd(self.argmin))
+        low, middle, high = (float(slope(at + k * h)) for k in (-1, 0, 1))
+        assert middle == pytest.approx(float(jax.grad(self.argmin)(at)), rel=1e-12)
+        assert float(jax.hessian(self.argmin)(at)) == pytest.approx((high - low) / (2 * h), rel=1e-4)
+
+    @pytest.mark.parametrize("dtype", [np.float64, np.float32])
+    def test_up_to_sixteen_and_a_reason_beyond(self, dtype):
+        logarithm = jax.jit(lambda b: retrieval_profile(
+            CausalAttention(ExpCosine(b), ALiBi(dtype(1.0))), dtype(1e-3), 8, jnp.asarray([0.4], dtype)
+        ).log_values[0])  # fmt: skip
+        with mp.workdps(DIGITS):
+            exact = float(mp.log(MpProfile(16, 1, 8)(float(dtype(1e-3)), float(dtype(0.4)))))
+        assert float(logarithm(dtype(16))) == pytest.approx(exact, rel=1e-12 if dtype == np.float64 else 1e-5)
+        for beta, message in [
+            (40.0, r"\d+ Fourier modes do not resolve the kernel: raise `n_modes` \(see `required_modes`\)"),
+            (1e4, "Argument `beta` must be at most"),
+            (-1.0, "Argument `beta` must be positive and finite"),
+            (0.0, "Argument `beta` must be positive and finite"),
+            (np.nan, "Argument `beta` must be positive and finite"),
+        ]:
+            with pytest.raises((RuntimeError, ValueError), match=message):
+                jax.block_until_ready(logarithm(dtype(beta)))
 
 
 def test_single_precision_stays_single():
@@ -42,7 +136,7 @@ def test_single_precision_stays_single():
     assert got.values.dtype == got.sources.dtype == np.float32
     np.testing.assert_allclose(got.values, exact.values, rtol=1e-5)
     u, reference = shape(single, f32(1.0)), shape(model(1.0, 1.0), 1.0)
-    assert u.argmin.dtype == u.minimum.dtype == u.depth.dtype == np.float32
+    assert u.argmin.dtype == u.minimum.dtype == u.drop.dtype == np.float32
     assert float(u.argmin) == pytest.approx(float(reference.argmin), rel=1e-5)
 
 
@@ -53,11 +147,11 @@ def test_minimum_against_forty_digits(beta, lam, time):
     u = shape(model(beta, lam), time)
     assert u.is_u_shaped
     with mp.workdps(DIGITS):
-        exact = MpCorrection(beta, lam, 8)
+        exact = MpProfile(beta, lam, 8)
         root = mp.findroot(lambda s: exact.value_and_slopes(time, s)["source"], float(u.argmin))
         assert float(u.argmin) == pytest.approx(float(root), rel=1e-8)
         assert float(u.minimum) == pytest.approx(float(exact(time, root)), rel=1e-12)
-        assert float(u.depth) == pytest.approx(float(exact(time, 1) - exact(time, root)), rel=1e-7)
+        assert float(u.drop) == pytest.approx(float(exact(time, 1) - exact(time, root)), rel=1e-7)
     # and it is the lowest point, by a search that knows nothing of slopes
     found: Any = minimize_scalar(
         lambda s: float(exact(time, s)), bounds=(1e-3, 1), method="bounded", options={"xatol": 1e-9}
@@ -66,7 +160,7 @@ def test_minimum_against_forty_digits(beta, lam, time):
     assert float(u.minimum) == pytest.approx(found.fun, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["argmin", "minimum", "depth"])
+@pytest.mark.parametrize("name", ["argmin", "minimum", "drop"])
 def test_implicit_derivatives_against_differences(name):
     def of(parameters):
         beta, lam, time = parameters
@@ -115,7 +209,7 @@ def test_the_theorem_is_never_contradicted():
     assert int(u.theorem_holds.sum()) > 250
     assert jnp.all(u.is_u_shaped[u.theorem_holds])
     assert int((u.is_u_shaped & ~u.theorem_holds).sum()) > 50
-    assert jnp.all(u.depth[u.is_u_shaped] > 0)
+    assert jnp.all(u.drop[u.is_u_shaped] > 0)
 
 
 def test_a_minimum_without_recency_is_no_u():
@@ -133,7 +227,7 @@ def test_no_recency_without_positive_bias(lam):
     assert not (u.has_recency)
     assert not (u.is_u_shaped)
     assert not (u.theorem_holds)
-    assert (float(u.argmin), float(u.depth), int(u.n_minima)) == (1, 0, 0)
+    assert (float(u.argmin), float(u.drop), int(u.n_minima)) == (1, 0, 0)
     assert u.recency_threshold <= 0
 
 
@@ -143,7 +237,7 @@ def test_time_zero_is_flat():
     assert not (u.has_recency)
     assert not (u.is_u_shaped)
     assert not (u.theorem_holds)
-    assert float(u.minimum) == float(u.depth) == 0
+    assert float(u.minimum) == float(u.drop) == 0
 
 
 def test_far_past_the_theorem_the_u_is_gone():

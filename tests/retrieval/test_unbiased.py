@@ -14,7 +14,7 @@ import pytest
 import jaxkinetic as jk
 from jaxkinetic.particles import ensemble
 from jaxkinetic.particles.ensemble import run_ensemble
-from jaxkinetic.retrieval.estimators import CONTROLS, ESTIMATORS
+from jaxkinetic.retrieval.estimators import ESTIMATORS
 from jaxkinetic.retrieval.profile_ensemble import prepare_profile, with_steps
 from tests.limit.laws import CODEWORDS, SMOOTH
 
@@ -31,7 +31,17 @@ class Found:
 
     def __init__(self, law, accuracy, words, estimator, n_tokens, sources, n_prompts, seed):
         self.controlled = not (estimator == "glauber" and accuracy == "hard")
-        prepared = prepare_profile(MODEL, TIME, words, n_tokens, law, estimator, self.controlled, sources, accuracy)
+        prepared = prepare_profile(
+            MODEL,
+            TIME,
+            words,
+            n_tokens,
+            prompts=law,
+            estimator=estimator,
+            control_variate=self.controlled,
+            sources=sources,
+            accuracy=accuracy,
+        )
         assert (prepared.problem.control is not None) == self.controlled
         self.moments = run_ensemble(
             BOTH[estimator] if self.controlled else ESTIMATORS[estimator], with_steps(prepared.problem, STEPS),
@@ -57,7 +67,7 @@ class Found:
 def both(estimator):
     def values(problem, key):
         sharp = ESTIMATORS[estimator](problem, key)
-        return jnp.concatenate([sharp + CONTROLS[estimator](problem, key), sharp])
+        return jnp.concatenate([sharp + ESTIMATORS[estimator].control(problem, key), sharp])
 
     return values
 

@@ -13,7 +13,9 @@ MODEL = jk.CausalAttention(jk.ExpCosine(1.0), jk.ALiBi(1.0))
 
 @pytest.fixture(scope="module")
 def estimate():
-    return jk.estimate_profile(MODEL, 0.5, 4, 12, 64, jax.random.key(0), sources="all", joint=True, n_steps=4)
+    return jk.estimate_profile(
+        MODEL, 0.5, 4, 12, n_prompts=64, key=jax.random.key(0), sources="all", joint=True, n_steps=4
+    )
 
 
 def test_means_and_their_errors_are_those_of_the_sources(estimate):

@@ -10,73 +10,47 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
-from jaxkinetic.particles import simulate
-from jaxkinetic.particles.drift import velocity
 from jaxkinetic.particles.ensemble import Moments
+from jaxkinetic.particles.simulate import solve
 from jaxkinetic.retrieval import estimators
+from jaxkinetic.sweep.cost import expected_prompts, relative_cost
 from jaxkinetic.sweep.progress import Meter
-from jaxkinetic.sweep.work import evaluations, expected_prompts, expected_steps
 from tests.sweep.sweeps import TINY
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_planned_work_is_what_a_run_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Every velocity of a token that the solver asks for is counted in the run itself; depths differ in steps."""
+    """Every velocity of a token that the solver asks for is counted in the run itself."""
     counted = []
 
     def watched(model, theta):
         jax.debug.callback(lambda angles: counted.append(angles.size), theta)
-        return velocity(model, theta)
+        return model.velocity(theta)
 
-    monkeypatch.setattr(estimators, "simulate", lambda *given: simulate(*given, drift=watched))
-    jax.clear_caches()
-    config = TINY.replace(time=[0.5, 2.0], n_tokens=[8, 12], n_prompts=64, chunk=64)
-    plan = jk.plan_sweep(config)
-    jax.effects_barrier()
-    counted.clear()
-    jk.run_sweep(config, tmp_path / "s")
-    jax.effects_barrier()
-    assert plan.evaluations / 2 < sum(counted) < 2 * plan.evaluations
-    # Of points that have begun the steps are known, and the count is exact.
-    longer = jk.plan_extension(tmp_path / "s", n_prompts=128)
-    jax.effects_barrier()
-    counted.clear()
-    jk.extend_sweep(tmp_path / "s", n_prompts=128)
-    jax.effects_barrier()
-    assert sum(counted) == longer.evaluations
-    jax.clear_caches()
-
-
-@pytest.mark.slow
-def test_prompts_to_a_target_follow_the_variance_of_each_point(tmp_path: Path):
-    """Sixteen times the variance at four times the tokens: no one point speaks for the others."""
-    config = TINY.replace(
-        time=1.0, lam=[0.0, 1.0], n_tokens=[8, 16, 32], n_prompts=None, standard_error=0.3, max_prompts=2**15,
-        n_steps=4,
-    )  # fmt: skip
-    plan = jk.plan_sweep(config)
-    jk.run_sweep(config, tmp_path / "s")
-    taken = jk.open_sweep(tmp_path / "s")["count"].squeeze().sum("lam").to_numpy()
-    assert taken[-1] > 8 * taken[0]
-    assert abs(plan.n_prompts / taken.sum() - 1) < 0.3
-    assert plan.n_prompts < plan.most_prompts == 6 * 2**15
-
-
-def test_points_that_were_not_tried_vary_as_the_nearest(monkeypatch: pytest.MonkeyPatch):
-    """With as many pilots as corners, the points between are taken for one of these."""
-    monkeypatch.setattr("jaxkinetic.sweep.plan._PILOTS", 2)
-    config = TINY.replace(
-        time=1.0, n_tokens=[8, 9, 31, 32], n_prompts=None, standard_error=0.3, max_prompts=2**15, n_steps=4
-    )
-    few, seen = jk.plan_sweep(config), []
-    monkeypatch.setattr("jaxkinetic.sweep.plan._PILOTS", 32)
+    jk.run_sweep(TINY, tmp_path / "s")
     monkeypatch.setattr(
-        "jaxkinetic.sweep.plan._nearest", lambda known, point: seen.append(point) or known[point.index]
+        estimators, "solve", lambda model, start, times, options: solve(model, start, times, options, watched)
     )
-    every = jk.plan_sweep(config)
-    assert len(seen) == 4
-    assert 0.7 < few.n_prompts / every.n_prompts < 1.4
+    jax.clear_caches()
+    plan = jk.plan_extension(tmp_path / "s", n_prompts=160)
+    jax.effects_barrier()
+    counted.clear()
+    jk.extend_sweep(tmp_path / "s", n_prompts=160)
+    jax.effects_barrier()
+    assert sum(counted) == plan.evaluations
+    jax.clear_caches()
+
+
+def test_prompts_to_a_target_follow_from_the_variance_so_far(tmp_path: Path):
+    store = tmp_path / "s"
+    jk.run_sweep(TINY.replace(n_tokens=[8, 16], time=1.0, n_prompts=512, chunk=512), store)
+    plan = jk.plan_extension(store, standard_error=0.15, max_prompts=2**15)
+    jk.extend_sweep(store, standard_error=0.15, max_prompts=2**15, chunk=32)
+    counts = jk.open_sweep(store)["count"].values.ravel()
+    assert counts[1] > 2 * counts[0]
+    assert abs(plan.n_prompts / (counts.sum() - 2 * 512) - 1) < 0.3
+    assert plan.n_prompts < plan.most_prompts == 2 * (2**15 - 512)
 
 
 @pytest.mark.slow
@@ -108,31 +82,20 @@ def test_extensions_are_planned_without_touching_the_store(tmp_path: Path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_steps_of_a_point_are_guessed_from_the_nearest_depth():
-    points = list(TINY.replace(time=[0.25, 1.0, 8.0]).points())
-    assert [expected_steps(TINY, point, []) for point in points] == [4, 4, 4]
-    assert [expected_steps(TINY, point, [(1.0, 8)]) for point in points] == [4, 8, 64]
-    assert [expected_steps(TINY, point, [(1.0, 8), (8.0, 32)]) for point in points] == [4, 8, 32]
-    assert expected_steps(TINY.replace(n_steps=5), points[0], [(1.0, 8)]) == 5
-
-
 def test_the_bar_moves_by_cost_and_guesses_from_what_has_run():
-    """Re-drawing is three times as dear here; a bar by prompts would be half way after the naive point."""
-    config = TINY.replace(time=1.0, estimator=["naive", "glauber"], n_prompts=64, n_steps=4)
-    points = list(config.points())
-    cheap, dear = (evaluations(config, point, 4) for point in points)
-    assert dear == 3 * cheap
-    meter = Meter(config, points, [None, None], [None, None], False)
-    assert (meter.done, meter.total) == (0, 64 * (cheap + dear))
-    meter.begin(0, 4)
-    meter.update(0, Moments(32, np.zeros(2), np.ones(2)))
-    assert meter.done == 32 * cheap
-    meter.update(0, Moments(64, np.zeros(2), np.ones(2)))
-    assert meter.done == meter.total / 4
-    # Towards a target, the first point's variance tells what the second will take.
+    """Re-drawing is three times as dear, and twice the depth as well; a bar by prompts would be at a quarter."""
+    config = TINY.replace(time=[1.0, 2.0], estimator=["naive", "glauber"], n_prompts=64)
+    cheap = relative_cost(config, next(config.points()))
+    meter = Meter(config, [None] * 4, False)
+    assert (meter.done, meter.total) == (0, 64 * (1 + 3 + 2 + 6) * cheap)
+    for count in (32, 64):
+        meter.update(0, Moments(count, np.zeros(2), np.ones(2)))
+        assert meter.done == count * cheap
+    assert meter.done == meter.total / 12
+    # Towards a target, the first point's variance tells what the others will take.
     target = config.replace(standard_error=0.01, max_prompts=2**16)
     wide = Moments(64, np.zeros(2), np.full(2, 63.0 * 4))
-    meter = Meter(target, points, [wide, None], [4, None], False)
+    meter = Meter(target, [wide, None, None, None], False)
     expected = expected_prompts(target, wide)
-    assert meter.total == expected * (cheap + dear)
+    assert meter.total == expected * 12 * cheap
     assert 3e4 < expected < 2**16

@@ -22,12 +22,13 @@ import zarr
 
 import jaxkinetic as jk
 from jaxkinetic.particles.ensemble import Moments
-from jaxkinetic.retrieval.estimators import ESTIMATORS, naive
+from jaxkinetic.retrieval.estimators import ESTIMATORS, Naive
 from jaxkinetic.sweep import creation, manifest, writer_lock
-from jaxkinetic.sweep.location import Location, StoreError, open_storage, parse_location, told
+from jaxkinetic.sweep.location import Location, StoreError, one_line_errors, open_storage, parse_location
 from jaxkinetic.sweep.manifest import sessions
+from jaxkinetic.sweep.results import PointState
 from jaxkinetic.sweep.run import _Writer
-from jaxkinetic.sweep.store import PointState, open_writer
+from jaxkinetic.sweep.store import open_writer
 from jaxkinetic.sweep.writer_lock import lock_path, only_writer
 from tests.sweep.sweeps import TINY
 
@@ -80,6 +81,29 @@ def test_commits_of_another_writer_are_seen_where_there_are_no_locks(tmp_path: P
                 second.write(POINT, STATE)
             first.write(POINT, PointState(STATE.moments.merge(STATE.moments), 4, 1e-5))
     assert int(jk.open_sweep(store)["count"].max()) == 64
+
+
+def history(store: Path) -> list[str]:
+    """Messages of all commits, the first one first."""
+    repository = icechunk.Repository.open(icechunk.local_filesystem_storage(str(store)))
+    return [info.message for info in repository.ancestry(branch="main")][::-1]
+
+
+def test_one_commit_a_chunk_and_none_without_one(tmp_path: Path):
+    store = tmp_path / "s"
+    jk.run_sweep(TINY.replace(n_prompts=64), store)
+    points = [str(point) for point in TINY.points()]
+    made = ["Repository initialized", "new sweep", *(f"{n} prompts at {p}" for p in points for n in (32, 64))]
+    assert history(store) == made
+    jk.run_sweep(TINY.replace(n_prompts=64), store)
+    assert history(store) == made
+    jk.extend_sweep(store, n_prompts=128, chunk=96)
+    longer = [*made, "new goals", *(f"{n} prompts at {p}" for p in points for n in (96, 128))]
+    assert history(store) == longer
+    before = contents(store)
+    jk.extend_sweep(store, n_prompts=128)
+    jk.extend_sweep(store)
+    assert contents(store) == before
 
 
 @pytest.mark.parametrize(
@@ -211,15 +235,19 @@ def test_a_disk_that_is_full_loses_no_finished_chunk_and_goes_on_with_room(small
     np.testing.assert_array_equal(jk.open_sweep(store)["values"], jk.open_sweep(exact)["values"])
 
 
-def test_values_that_are_not_finite_never_enter_the_store(tmp_path: Path, monkeypatch):
-    """The second point blows up at its second chunk; the error names it, and chunks before it stay."""
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_values_that_are_not_finite_never_enter_the_store(tmp_path: Path, monkeypatch, value: float):
+    """The second point blows up at a late chunk; the error names it, and chunks before it stay.
 
-    def sick(problem, key):
-        values = naive(problem, key)
-        late = (problem.time > 0.7) & (jax.random.uniform(key) > 0.995)
-        return jnp.where(late, jnp.nan, values)
+    The square of 1e200 overflows, and with it the standard error.
+    """
 
-    monkeypatch.setitem(ESTIMATORS, "naive", sick)
+    class Sick(Naive):
+        def __call__(self, problem, key):
+            late = (problem.time > 0.7) & (jax.random.uniform(key) > 0.995)
+            return jnp.where(late, value, super().__call__(problem, key))
+
+    monkeypatch.setitem(ESTIMATORS, "naive", Sick())
     with pytest.raises(
         ValueError,
         match=r"The point beta = 1\.0, lam = 1\.0, time = 1\.0, n_tokens = 8, .* are not finite.* are safe",
@@ -239,6 +267,8 @@ def test_values_that_are_not_finite_never_enter_the_store(tmp_path: Path, monkey
             {"law": {"waves": [{"n": 1, "cos": [1.0]}]}, "estimator": ["naive", "adjoint"]},
             "`estimator` must not be .adjoint. for a density that falls to 0",
         ),
+        ({"time": [0.5, 5000.0]}, r"The point .* time = 5000\.0, .* cannot be computed: 128 constant steps do not"),
+        ({"n_tokens": [8, 2 * 10**9]}, r"The point .* n_tokens = 2000000000, .* one prompt takes .* GiB of memory"),
         ({"memory": float("nan")}, "`memory` must be positive and finite"),
         ({"memory": -1.0}, "`memory` must be positive and finite"),
     ],
@@ -280,7 +310,6 @@ def test_the_manifest_names_model_versions_and_device_and_every_run_is_recorded(
         return later | {"versions": later["versions"] | {"jax": "9.9.9"}, "device_kind": "TPU v9"}
 
     monkeypatch.setattr(manifest, "session", other)
-    monkeypatch.setattr("jaxkinetic.sweep.store.session", other)
     with pytest.warns(
         UserWarning, match=rf"jax {versions['jax']} before, 9\.9\.9 now; device cpu before, TPU v9 now"
     ):
@@ -291,7 +320,7 @@ def test_the_manifest_names_model_versions_and_device_and_every_run_is_recorded(
     assert json.loads(jk.open_sweep(store).attrs["versions"]) == versions
 
 
-@pytest.mark.parametrize("damage", ["reference", "snapshots", "manifests"])
+@pytest.mark.parametrize("damage", ["reference", "snapshots"])
 def test_unreadable_store_is_left_as_it_is(tmp_path: Path, damage: str):
     store = tmp_path / "s"
     with open_writer(store, TINY) as writer:
@@ -300,7 +329,7 @@ def test_unreadable_store_is_left_as_it_is(tmp_path: Path, damage: str):
     if damage == "reference":
         (store / "refs" / "branch.main" / "ref.json").write_text("{")
     else:
-        for file in (store / damage).iterdir():
+        for file in (store / "snapshots").iterdir():
             file.write_bytes(file.read_bytes()[:7])
     broken = contents(store)
     for attempt in (
@@ -432,7 +461,10 @@ def test_a_repository_of_something_else_is_left_alone(tmp_path: Path):
 @pytest.mark.parametrize("is_there", [True, False])
 def test_only_a_store_that_is_there_has_finished_chunks(tmp_path: Path, is_there: bool):
     location = parse_location(tmp_path if is_there else tmp_path / "none")
-    with pytest.raises(StoreError, match="cannot be opened: no disk") as failure, told(location, "opened"):
+    with (
+        pytest.raises(StoreError, match="cannot be opened: no disk") as failure,
+        one_line_errors(location, "opened"),
+    ):
         raise OSError("no disk")
     assert ("finished chunks are safe" in str(failure.value)) is is_there
 

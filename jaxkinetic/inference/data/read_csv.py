@@ -1,7 +1,9 @@
 """Curves from CSV files."""
 
 import csv
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,12 +59,8 @@ def parse_curves(reader: csv.DictReader, where: str, n_items: int | None) -> lis
                 raise ValueError(f"{place}: position must be an integer from 0 to {items - 1:g}, but is {value:g}.")
             value = (value + _POSITION_OFFSET) / items
         questions = number(row, "n_questions", place) if row.get("n_questions") else None
-        key = (
-            row.get("model") or "",
-            row.get("task") or "",
-            None if items is None else int(items),
-            row.get("source") or "",
-        )
+        name, task, origin = (_text(row, column, place) for column in ("model", "task", "source"))
+        key = (name, task, None if items is None else int(items), origin)
         groups.setdefault(key, []).append((value, number(row, accuracy, place), questions))
     if not groups:
         raise ValueError(f"File {where} must have rows, but has none.")
@@ -71,6 +69,14 @@ def parse_curves(reader: csv.DictReader, where: str, n_items: int | None) -> lis
         as_fractions(np.array([a for rows in groups.values() for _, a, _ in rows]), where)
         percent = any(a > 1 for rows in groups.values() for _, a, _ in rows)
     return [_curve(key, rows, percent, where) for key, rows in groups.items()]
+
+
+def _text(row: dict[str, Any], column: str, place: str) -> str:
+    """Read a name, without control characters, which a terminal would obey."""
+    text = row.get(column) or ""
+    if any(unicodedata.category(c) == "Cc" for c in text):
+        raise ValueError(f"{place}: {column} must not hold control characters, but is {text!r}.")
+    return text
 
 
 def _curve(key: tuple, rows: list[tuple[float, float, float | None]], percent: bool, where: str) -> RetrievalCurve:

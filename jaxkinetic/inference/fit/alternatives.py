@@ -32,7 +32,7 @@ class Alternative:
 
 def fit_polynomial(name: str, degree: int, data: CurveData, errors_known: bool) -> Alternative:
     """Weighted least-squares polynomial in sigma_0 of each curve."""
-    total, n_points = 0.0, 0
+    total, n_points, n_parameters = 0.0, 0, 0
     for sources, accuracy, weight in zip(
         *(np.asarray(x) for x in (data.sources, data.accuracy, data.weight)), strict=True
     ):
@@ -42,7 +42,8 @@ def fit_polynomial(name: str, degree: int, data: CurveData, errors_known: bool) 
         coefficients = np.linalg.lstsq(basis, root * accuracy[real], rcond=None)[0]
         total += float(np.sum((basis @ coefficients - root * accuracy[real]) ** 2))
         n_points += int(real.sum())
-    n_parameters = (degree + 1) * data.sources.shape[0]
+        # Two points have a line through them, not a quadratic.
+        n_parameters += min(degree + 1, int(real.sum()))
     dof = n_points - n_parameters
     p_value = goodness(total, dof) if errors_known else math.nan
     return Alternative(name, total, dof, p_value, total + 2 * n_parameters)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     as_numbers,
     check_at_least,
@@ -178,6 +179,7 @@ def _check(curves, sizes, level, grid):
             raise ValueError(f"Argument `curves` must have n_questions, but {curve.label} has none.")
     for m in sizes:
         check_at_least("vocab_size", m, 2)
+    check_sensible(vocab_size=sizes)
     check_level(level)
     if np.shape(grid) != (2,):
         raise ValueError(f"Argument `grid` must be two numbers, of values of beta and of lam, but is {grid!r}.")
@@ -188,6 +190,7 @@ def _check(curves, sizes, level, grid):
 def _weighed(name, values):
     """Values of t or M that share the prior's probability."""
     values = np.atleast_1d(as_numbers(name, values))
+    check_sensible(**{name: values})
     if values.ndim != 1 or not values.size:
         raise ValueError(f"Argument `{name}` must hold one value or several, but has shape {values.shape}.")
     check_positive(name, values)

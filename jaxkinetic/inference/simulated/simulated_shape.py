@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt
 from jaxkinetic._types import PRNGKeyArray, trusted
 from jaxkinetic.model import CausalAttention
 from jaxkinetic.retrieval.control import Control
-from jaxkinetic.retrieval.estimators import ESTIMATORS, Problem, adjoint_prediction, glauber_prediction, redrawn
+from jaxkinetic.retrieval.estimators import Estimator, Problem
 
 SPACING = 0.02
 _LARGEST_GRADIENT = 10.0
@@ -50,14 +50,14 @@ class SimulatedShape(eqx.Module):
         stencil: controls at u_c, u_c +- h e_1, u_c +- h e_2 with their means, stacked; None for no control.
         center: u_c.
         build: (beta, lam) -> model.
-        estimator: "adjoint" or "glauber".
+        estimator: what turns a prompt into values.
     """
 
     problem: Problem
     stencil: tuple[Control, Float[Array, "5 source"]] | None
     center: Float[Array, "2"]
     build: Builder = eqx.field(static=True)
-    estimator: str = eqx.field(static=True)
+    estimator: Estimator = eqx.field(static=True)
 
     @trusted()
     def model(self, u: Float[Array, "2"]) -> CausalAttention:
@@ -82,18 +82,14 @@ class SimulatedShape(eqx.Module):
 
     def _plain(self, u, key):
         problem = eqx.tree_at(lambda p: p.model, self.problem, self.model(u))
-        return ESTIMATORS[self.estimator](problem, key)
+        return self.estimator(problem, key)
 
     def _prediction(self, key):
         if self.stencil is None:
             n_sources = self.problem.tokens.shape[0]
             return jnp.zeros(n_sources, self.center.dtype), jnp.zeros((n_sources, 2), self.center.dtype)
-        if self.estimator == "glauber":
-            start, others = redrawn(self.problem, key)
-            predicted = eqx.filter_vmap(lambda c: glauber_prediction(self.problem, c, start, others))
-        else:
-            start = self.problem.draw(key)
-            predicted = eqx.filter_vmap(lambda c: adjoint_prediction(self.problem, c, start))
+        drawn = self.estimator.draw(self.problem, key)
+        predicted = eqx.filter_vmap(lambda c: self.estimator.prediction(self.problem, c, drawn))
         controls, means = self.stencil
         at = predicted(controls) - means
         return at[0], _differences(at)

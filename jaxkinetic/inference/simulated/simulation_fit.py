@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import PRNGKeyArray, check_at_least, check_choice, check_level, check_positive, trusted
 from jaxkinetic.inference.data.curves import RetrievalCurve
@@ -33,7 +34,8 @@ from jaxkinetic.inference.simulated.simulation_blocks import Blocks, Weighted, c
 from jaxkinetic.inference.simulated.simulation_run import Range, Run, Settings, prepare_run
 from jaxkinetic.inference.theories import paper
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw, UniformPrompts, required_modes
-from jaxkinetic.retrieval.profile_ensemble import Estimator, choose_estimator, source_tokens
+from jaxkinetic.retrieval.estimators import Estimator
+from jaxkinetic.retrieval.profile_ensemble import choose_estimator, source_tokens
 
 PARAMETERS = ("beta", "lam")
 # Linear errors of an e-fold say no more than that the parameter cannot be told.
@@ -165,7 +167,7 @@ def fit_by_simulation(
     vocab_size: int = 8,
     prompts: PromptLaw | None = None,
     model: Builder | None = None,
-    estimator: Estimator = "auto",
+    estimator: str | Estimator = "auto",
     start: tuple[float, float] | None = None,
     beta_range: tuple[float, float] = (0.01, 3.0),
     lam_range: tuple[float, float] = (-20.0, 100.0),
@@ -235,6 +237,7 @@ def fit_by_simulation(
     curves = check_problem(curves, theory)
     bounds = Range(*((float(p.low), float(p.high)) for p in theory.parameters))
     check_at_least("n_tokens", n_tokens, 2)
+    check_sensible(n_tokens=n_tokens, steps=steps, batch=batch, max_blocks=max_blocks)
     for name, value in (("steps", steps), ("batch", batch), ("max_blocks", max_blocks)):
         check_at_least(name, value, 2)
     for name, value in (("tolerance", tolerance), ("memory", memory)):
@@ -246,7 +249,7 @@ def fit_by_simulation(
     law = UniformPrompts() if prompts is None else prompts
     build = _Standard(required_modes(bounds.beta[1] * math.exp(SPACING))) if model is None else model
     each = _tokens(curves, n_tokens)
-    choose_estimator(law, estimator, "soft")
+    chosen = choose_estimator(law, estimator, "soft")
     first = _start(start, curves, theory, bounds)
     tokens = np.unique(np.concatenate(each))
     stacked, errors_known = stack_curves(curves, theory)
@@ -256,7 +259,7 @@ def fit_by_simulation(
     if not isinstance(made, CausalAttention):
         raise ValueError(f"Argument `model` must build a CausalAttention, but builds {type(made).__name__}.")
     settings = Settings(
-        build, law, estimator, float(time), vocab_size, n_tokens, (tokens + 1) / n_tokens, data, errors_known,
+        build, law, chosen, float(time), vocab_size, n_tokens, (tokens + 1) / n_tokens, data, errors_known,
         bounds, key, steps, batch, learning_rate, memory,
     )  # fmt: skip
     run = prepare_run(settings, first, n_steps)
@@ -338,7 +341,7 @@ def _result(run: Run, blocks: Blocks, converged: bool, curves: list[RetrievalCur
         standard_error=np.sqrt(at.variance),
         curves=curves,
         n_tokens=settings.n_tokens,
-        estimator=run.estimator,
+        estimator=run.estimator.name,
         n_prompts=len(blocks.means) * run.prompts_per_block,
         n_steps=run.n_steps,
         step_error=run.step_error(u),

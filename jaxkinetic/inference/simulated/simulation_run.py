@@ -26,8 +26,8 @@ from jaxkinetic.inference.simulated.simulated_shape import (
 from jaxkinetic.inference.simulated.simulation_blocks import Blocks, Elimination, Progress, Weighted
 from jaxkinetic.model import PromptLaw
 from jaxkinetic.particles.ensemble import batch_size, local_devices
-from jaxkinetic.retrieval.estimators import Problem
-from jaxkinetic.retrieval.profile_ensemble import Estimator, ProfileEnsemble, prepare_profile
+from jaxkinetic.retrieval.estimators import Estimator, Problem
+from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble, prepare_profile
 from jaxkinetic.retrieval.steps import check_steps, choose_steps, measure_steps
 
 _FEWEST_BLOCKS = 8
@@ -72,8 +72,8 @@ class Settings:
         beta, lam = parameters(u)
         model = self.build(jnp.asarray(beta), jnp.asarray(lam))
         return prepare_profile(
-            model, self.time, self.vocab_size, self.n_tokens, self.law, self.estimator, control_variate,
-            sources=self.sources,
+            model, self.time, self.vocab_size, self.n_tokens, prompts=self.law,
+            estimator=self.estimator, control_variate=control_variate, sources=self.sources,
         )  # fmt: skip
 
     def digest(self, n_steps: int, start: Float[np.ndarray, "2"]) -> str:
@@ -86,8 +86,8 @@ class Settings:
         numbers = [self.time, self.vocab_size, self.n_tokens, self.steps, self.batch, self.learning_rate, n_steps]
         key = jax.random.key_data(self.key) if jnp.issubdtype(self.key.dtype, jax.dtypes.prng_key) else self.key
         return state.digest(
-            type(self.law).__name__, self.estimator, *numbers, start, self.sources, *self.data, *self.bounds, key,
-            *seen, np.real(law), np.imag(law),
+            type(self.law).__name__, self.estimator.name, *numbers, start, self.sources, *self.data, *self.bounds,
+            key, *seen, np.real(law), np.imag(law),
         )  # fmt: skip
 
 
@@ -145,7 +145,7 @@ class Run:
 
     settings: Settings
     problem: Problem
-    estimator: str
+    estimator: Estimator
     n_steps: int
     chunk: int
     has_control: bool

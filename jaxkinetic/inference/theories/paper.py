@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import Scalar, as_numbers, check_positive, trusted
 from jaxkinetic.inference.theories.parameter import Parameter
 from jaxkinetic.inference.theories.ridge import RidgeCoordinates
@@ -101,6 +102,7 @@ def paper(
         if as_numbers(name, given).shape != (2,):
             raise ValueError(f"Argument `{name}` must be two numbers, but is {given!r}.")
     check_positive("beta_range", np.asarray(beta_range, float))
+    check_sensible(beta_range=beta_range, lam_range=lam_range)
     if not (-math.inf < lam_range[0] < 0 < lam_range[1] < math.inf):
         raise ValueError(f"Argument `lam_range` must be finite and include 0, but is {lam_range}.")
     parameters = (

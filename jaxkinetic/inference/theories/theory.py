@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import Scalar, as_float, check_at_least, check_positive, trusted
 from jaxkinetic.inference.theories.coordinates import Coordinates, SeparateCoordinates
 from jaxkinetic.inference.theories.parameter import Parameter
@@ -116,8 +117,12 @@ def model_shape(
     """The profile S_t of uniform prompts (1.21) as (S_t e^{-log_scale}, log_scale)."""
     rates = model.kernel.growth_rates()
     rates = rates[: min(rates.shape[0], closed_form.growing_modes(vocab_size))]
-    weights, signed = closed_form.mode_weights(vocab_size, rates.shape[0]), model.kernel.has_signed_rates
-    return closed_form.correction_shape(rates, weights, time, sources, model.positions, signed=signed)
+    log_weights, signed = closed_form.log_mode_weights(vocab_size, rates.shape[0]), model.kernel.has_signed_rates
+    values, scales = jax.vmap(
+        lambda s: closed_form.scaled_profile(rates, log_weights, time, s, model.positions, signed)
+    )(sources)
+    log_scale = jax.lax.stop_gradient(jnp.max(scales))
+    return values * jnp.exp(scales - log_scale), log_scale
 
 
 def of_function(
@@ -183,6 +188,7 @@ def _try_out(theory: Theory, argument: str, what: str) -> None:
 def checked_depth(time: Any, vocab_size: Any) -> Scalar:
     """Return a depth t > 0 as an array, beside a vocabulary of at least 2."""
     check_at_least("vocab_size", vocab_size, 2)
+    check_sensible(time=time, vocab_size=vocab_size)
     return as_float(check_positive("time", time))
 
 

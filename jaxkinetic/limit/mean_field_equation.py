@@ -16,7 +16,7 @@ from jaxkinetic.limit.averaging import averaging_matrix
 from jaxkinetic.model import CausalAttention
 
 
-class Flow(eqx.Module):
+class MeanFieldEquation(eqx.Module):
     """The mean-field equation on nodes in sigma, for one law of the prompts.
 
     Attributes:
@@ -43,29 +43,29 @@ class Flow(eqx.Module):
 
     @abc.abstractmethod
     def tails(self, states: Float[Array, "time node *state"], n_modes: int) -> tuple[Array, Array]:
-        """What nodes and modes leave unresolved at the saved times, against a mass of one."""
+        """What nodes and modes leave unresolved at the saved times, relative to a mass of one."""
 
     def velocity(self, modes: Complex[Array, "node kernel"]) -> Complex[Array, "node kernel"]:
         """Modes i n w^(n) (H hat f)(sigma, n) of the velocity at the nodes."""
         return 1j * self.force[None, :] * jnp.matmul(self.averaging.astype(modes.dtype), modes)
 
     def _averaging_error(self) -> Array:
-        # The graphon has mass one; what is missing was lost by quadrature.
+        # The graphon has mass one; the quadrature has lost the rest.
         return jnp.max(jnp.abs(jnp.sum(self.averaging, axis=1) - 1))
 
 
-class FourierFlow(Flow):
+class FourierMeanField(MeanFieldEquation):
     """The equation for modes hat f(sigma, n), n = 1..K, with a pseudo-spectral product.
 
     d hat f(n) / dt = -i n hat{f V}(n)
 
-    The mean stays 1 and modes -n are conjugates, by construction. The state is (node, 2, K), real and
-    imaginary parts.
+    By construction the mean stays 1 and modes -n are the conjugates. The state holds real and imaginary parts,
+    (node, 2, K).
 
     Attributes:
         averaging: the averaging operator H on the nodes.
         force: n w^(n), cut to K.
-        initial: hat f_o at the nodes, all modes that the law has been asked for, (node, 2, more).
+        initial: hat f_o at the nodes, with the modes beyond K that the tails look at, (node, 2, more).
         n_modes: number K of modes.
     """
 
@@ -97,7 +97,7 @@ class FourierFlow(Flow):
         return fourier.pack(divergence(fourier.analyze(flux, self.n_modes)))
 
     def tails(self, states, n_modes):
-        """Last Chebyshev coefficients, and last Fourier modes, those of f_o beyond K among them."""
+        """Last Chebyshev coefficients; last Fourier modes and those of f_o beyond K."""
         del n_modes
         in_theta = jnp.maximum(
             fourier.tail(fourier.unpack(states)), jnp.max(jnp.abs(self.initial[..., self.n_modes :]), initial=0)
@@ -105,13 +105,14 @@ class FourierFlow(Flow):
         return jnp.maximum(chebyshev.tail(jnp.moveaxis(states, 1, -1)), self._averaging_error()), in_theta
 
 
-class CharacteristicFlow(Flow):
-    """The equation along characteristics X(t, sigma, m) from labels x_m, with X(0) = x_m.
+class CharacteristicMeanField(MeanFieldEquation):
+    """The equation along the characteristics X(t, sigma, m) that start from the labels x_m, X(0) = x_m.
 
     dX / dt = V(t, sigma, X),    f(t, sigma) = sum_m p_m(sigma) delta_{X(t, sigma, m)}
 
-    Exact in theta for codewords. For a smooth law labels are equispaced with p_m = f_o(sigma, x_m) / L, and
-    sums over labels are trapezoidal rules of periodic functions. The state is X, (node, label).
+    This is exact in theta for codewords. For a smooth law the L labels are equispaced with
+    p_m = f_o(sigma, x_m) / L, and sums over labels are trapezoidal rules for periodic functions. The state is X,
+    (node, label).
 
     Attributes:
         averaging: the averaging operator H on the nodes.
@@ -145,7 +146,7 @@ class CharacteristicFlow(Flow):
         return self.rest is None
 
     def start(self) -> Float[Array, "node label"]:
-        """Every label at its own angle."""
+        """X = x_m."""
         return jnp.broadcast_to(self.labels[None, :], self.weights.shape).astype(self.averaging.dtype)
 
     def modes(self, state, at, n_modes):
@@ -161,7 +162,7 @@ class CharacteristicFlow(Flow):
         return evaluate(self.velocity(transform(self.weights, cos, sin)), cos, sin)
 
     def tails(self, states, n_modes):
-        """Last Chebyshev coefficients; for a smooth law last modes of f, of f_o and of the displacement."""
+        """Last Chebyshev coefficients; for a smooth law also last modes of f, f_o and the displacement X - x."""
         in_sigma = jnp.maximum(chebyshev.tail(jnp.moveaxis(states, 1, -1)), self._averaging_error())
         in_sigma = jnp.maximum(in_sigma, chebyshev.tail(self.weights.T))
         if self.rest is None:
@@ -205,5 +206,5 @@ def transform(
 def evaluate(
     modes: Complex[Array, "*shape k"], cos: Float[Array, "*shape label k"], sin: Float[Array, "*shape label k"]
 ) -> Float[Array, "*shape label"]:
-    """Values 2 Re sum_n c_n e^{i n X_m} of a real series without mean at the atoms."""
+    """Values 2 Re sum_n c_n e^{i n X_m} at the atoms of a real series with zero mean."""
     return 2 * (jnp.einsum("...k,...lk->...l", modes.real, cos) - jnp.einsum("...k,...lk->...l", modes.imag, sin))

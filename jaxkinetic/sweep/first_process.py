@@ -1,4 +1,4 @@
-"""What only the first of several processes does, and what all of them must then know."""
+"""Actions of the first of several processes, whose results all of them receive."""
 
 import pickle
 from collections.abc import Callable
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Whether this is the process that writes and prints."""
     return jax.process_index() == 0
 
 
 def on_first(action: Callable[[], T]) -> T:
-    """Result of an action that the first process does; where it fails there, it fails everywhere."""
+    """Run an action on the first process; its result is returned, or its error raised, on all."""
     if jax.process_count() == 1:
         return action()
     result: Any = None
@@ -38,7 +38,7 @@ def on_first(action: Callable[[], T]) -> T:
 
 
 def _broadcast(item: Any) -> Any:
-    """The first process's item, on all."""
+    """Send an item of the first process to all."""
     data = np.frombuffer(pickle.dumps(item), np.uint8) if is_first() else np.zeros(0, np.uint8)
     size = int(multihost_utils.process_allgather(np.asarray(data.size, np.int32))[0])
     padded = np.zeros(size, np.uint8)

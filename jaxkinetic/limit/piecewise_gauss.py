@@ -1,8 +1,8 @@
-"""Panels on [smallest source, 1] and quadrature over int_tau^1 that never steps across a kink of the weights.
+"""Piecewise Gauss quadrature on [smallest source, 1] for weights b that are smooth between breaks only.
 
-Functions are held at Gauss nodes of every panel. Panels grow towards 1, since averages behave as log(sigma) near 0,
-and end where the weight bends when the reader is at 1 or the source at 0: at the breaks x and at 1 - x. From a
-source tau it bends at tau + x: panels are cut there as well.
+Functions are represented by their values at the Gauss nodes of every panel. Averages behave as log(sigma) near 0,
+so panels widen in proportion to sigma. b(1 - sigma) and b(sigma) bend at 1 - x and x for every break x: panels end
+there. The integrand b(sigma - tau) of int_tau^1 bends at tau + x: its rules split the panels there.
 """
 
 from collections.abc import Callable
@@ -44,9 +44,10 @@ class Panels(eqx.Module):
         return panel, jnp.matmul(_legendre(z, self.nodes.shape[1]), self.to_coefficients)
 
     def tails(self, values: Float[Array, "term panel node"]) -> Float[Array, "term panel"]:
-        """About what interpolation misses on each panel, and what averages inherit, as a share of the values there.
+        """Estimate the interpolation error on each panel, including what averages over other panels inherit.
 
-        The first is the larger one of the last two coefficients, the share its integral over that of the values.
+        The error on a panel is the larger of the last two coefficients. Averages inherit its integral, relative to
+        that of the values.
         """
         coefficients = jnp.einsum("kn,mpn->mpk", self.to_coefficients[-2:], values)
         here = jnp.max(jnp.abs(coefficients), axis=2)
@@ -56,13 +57,13 @@ class Panels(eqx.Module):
 
 
 class Quadrature(eqx.Module):
-    """Rules for int_tau^1 over the pieces between all cuts, for every node tau.
+    """Rules for int_tau^1, for every node tau, on the pieces between ends of panels and breaks.
 
     Attributes:
-        row: node tau to which a piece belongs, (Q,).
-        panel: panel in which it lies, (Q,).
+        row: index of the node tau of each piece, (Q,).
+        panel: index of the panel that contains it, (Q,).
         sigma: Gauss nodes of the piece, (Q, n).
-        distance: sigma - tau, exact near tau, (Q, n).
+        distance: sigma - tau, without cancellation near tau, (Q, n).
         weights: Gauss weights, (Q, n).
         basis: interpolation from the panel's nodes to the piece's, (Q, n, n).
     """
@@ -84,7 +85,7 @@ class Quadrature(eqx.Module):
 
 
 def build(smallest: float, breaks: tuple[float, ...], n_nodes: int, dtype: Any) -> tuple[Panels, Quadrature]:
-    """Panels and rules for weights with the given breaks, computed in double precision."""
+    """Build panels and rules for weights with the given breaks, in double precision and then converted."""
 
     def convert(table: np.ndarray) -> Array:
         return jnp.asarray(table, dtype if np.issubdtype(table.dtype, np.floating) else None)
@@ -95,7 +96,7 @@ def build(smallest: float, breaks: tuple[float, ...], n_nodes: int, dtype: Any) 
 
 @cache
 def _tables(smallest: float, breaks: tuple[float, ...], n_nodes: int) -> tuple[tuple[np.ndarray, ...], ...]:
-    """What `Panels` and `Quadrature` hold."""
+    """The fields of `Panels` and `Quadrature`."""
     edges = _edges(smallest, breaks)
     x, gauss = np.polynomial.legendre.leggauss(n_nodes)
     nodes = edges[:-1, None] + np.diff(edges)[:, None] * (x[None, :] + 1) / 2
@@ -104,12 +105,12 @@ def _tables(smallest: float, breaks: tuple[float, ...], n_nodes: int) -> tuple[t
     for i, tau in enumerate(nodes.reshape(-1)):
         cuts = np.concatenate([edges, tau + np.asarray(breaks)])
         cuts = np.unique(np.clip(cuts, tau, 1.0))
-        # Cuts that differ by rounding only are one.
+        # Merge cuts that differ by rounding.
         cuts = np.append(cuts[:-1][np.diff(cuts) > 1e-12], 1.0)
         place = np.searchsorted(edges, (cuts[:-1] + cuts[1:]) / 2) - 1
         row += [i] * place.size
         panel += place.tolist()
-        # Distances from tau keep their digits.
+        # Subtract tau here, where both are exact: distances near tau keep their digits.
         start += (cuts[:-1] - tau).tolist()
         end += (cuts[1:] - tau).tolist()
     row, panel, start, end = (np.asarray(v) for v in (row, panel, start, end))
@@ -130,7 +131,7 @@ def _edges(smallest: float, breaks: tuple[float, ...]) -> np.ndarray:
     for end in forced[1:]:
         while True:
             left = edges[-1]
-            # No wider than their distance from 0, nor than `_WIDEST`, and of like widths up to the next bend.
+            # At most as wide as the distance from 0 and `_WIDEST`; the rest up to the next bend is halved.
             limit = min(left * (_GROWTH - 1), _WIDEST)
             if end - left <= limit * 1.0001:
                 break

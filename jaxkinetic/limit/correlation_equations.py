@@ -1,12 +1,12 @@
 """The correlation equations (1.17) and (1.18) in both representations, as vector fields on nodes.
 
-The cross-correlation is carried as h = C / k(sigma, sigma_0) on nodes in Y(sigma; sigma_0): there its averaging is
-plain integration, its forcing is w' * A without a factor, and it is of order one for every source and lam,
+The state holds h = C / k(sigma, sigma_0) on nodes in Y(sigma; sigma_0). Averages of C become integrals of h in Y,
+the forcing is w' * A without a factor, and h is of order one for every source and lam:
 
     dh/dt = -d_theta(f int_0^Y (w' * h) dY') - d_theta(h V) - d_theta(f (w' * A)(sigma_0)).
 
-Observables phi are real here, cos(m theta) and sin(m theta), which keeps A and C real. Axes: observable,
-source, node from the source, then those of the representation. The mean field is solved along with them.
+Observables are cos(m theta) and sin(m theta), which keeps A and C real. Axes are observable, source, node from the
+source, then those of the representation. The mean field is solved together with A and C.
 """
 
 import abc
@@ -19,13 +19,21 @@ from jaxtyping import Array, Complex, Float
 
 from jaxkinetic.limit import chebyshev, fourier
 from jaxkinetic.limit.averaging import SourceNodes
-from jaxkinetic.limit.flow import CharacteristicFlow, Flow, FourierFlow, divergence, evaluate, transform, waves
+from jaxkinetic.limit.mean_field_equation import (
+    CharacteristicMeanField,
+    FourierMeanField,
+    MeanFieldEquation,
+    divergence,
+    evaluate,
+    transform,
+    waves,
+)
 
 State = dict[str, Array]
 
 
-class Linearization(eqx.Module):
-    """The equations of A and C around a mean field that is solved with them.
+class CorrelationEquations(eqx.Module):
+    """The equations of A and C, together with that of the mean field.
 
     Attributes:
         flow: the mean-field equation.
@@ -79,7 +87,7 @@ class Linearization(eqx.Module):
         return 1j * jnp.expand_dims(force, tuple(range(modes.ndim - 1))) * modes
 
 
-class FourierLinearization(Linearization):
+class FourierCorrelations(CorrelationEquations):
     """The equations for modes n = 1..K with pseudo-spectral products; the mean of A and C is zero.
 
     Attributes:
@@ -89,7 +97,7 @@ class FourierLinearization(Linearization):
         observables: integers m.
     """
 
-    flow: FourierFlow
+    flow: FourierMeanField
     sources: SourceNodes
     to_sources: Float[Array, "source node_from_source node"]
     observables: tuple[int, ...] = eqx.field(static=True)
@@ -110,13 +118,13 @@ class FourierLinearization(Linearization):
         return {"field": field, "auto": auto, "cross": cross}
 
     def __call__(self, state: State) -> State:
-        """Linearised transport, with the source's own fluctuation as forcing."""
+        """The right-hand sides of (1.10), (1.17) and (1.18)."""
         n_modes, n_kernel = self.flow.n_modes, self.flow.force.size
         f, a, h = (fourier.unpack(state[name]) for name in ("field", "auto", "cross"))
         velocity = self.flow.velocity(f[:, :n_kernel])
         pushed = self.push(self.integrate(h[..., :n_kernel]) + a[..., None, :n_kernel])
         size = fourier.grid_size(n_modes, n_modes, n_kernel)
-        # Interpolation in sigma and sums of modes commute; there are fewer nodes before the first.
+        # Interpolation in sigma commutes with synthesis, which is cheaper on the fewer nodes of the mean field.
         f_there, v_there = (
             jnp.einsum("sjn,ng->sjg", self.to_sources, grid)
             for grid in (fourier.synthesize(f, size, mean=1.0), fourier.synthesize(velocity, size))
@@ -130,7 +138,7 @@ class FourierLinearization(Linearization):
         }
 
     def auto(self, state, n_modes):
-        """The modes carried."""
+        """The modes of the state."""
         return fourier.resize(fourier.unpack(state["auto"]), n_modes)
 
     def cross(self, state, sigma, n_modes):
@@ -139,7 +147,7 @@ class FourierLinearization(Linearization):
         return fourier.resize(fourier.unpack(jnp.einsum("sj,rsjck->rsck", at, state["cross"])), n_modes)
 
     def tails(self, states, n_modes):
-        """Last Chebyshev coefficients and last modes, of C against the largest C, of A against the largest A."""
+        """Last Chebyshev coefficients and last modes, those of A and C relative to the largest A and C."""
         in_sigma, in_theta = self.flow.tails(states["field"], n_modes)
         for name in ("auto", "cross"):
             in_theta = jnp.maximum(in_theta, relative(fourier.tail(fourier.unpack(states[name])), states[name]))
@@ -147,7 +155,7 @@ class FourierLinearization(Linearization):
         return in_sigma, in_y, in_theta
 
 
-class CharacteristicLinearization(Linearization):
+class CharacteristicCorrelations(CorrelationEquations):
     """The equations along characteristics, where C is a field of mean displacements xi = k zeta.
 
     A = sum_m p_m (phi(x_m) - int phi f_o) delta_{X_m},    C = -d_theta sum_m p_m xi_m delta_{X_m},
@@ -161,7 +169,7 @@ class CharacteristicLinearization(Linearization):
         observables: integers m.
     """
 
-    flow: CharacteristicFlow
+    flow: CharacteristicMeanField
     sources: SourceNodes
     to_sources: Float[Array, "source node_from_source node"]
     observables: tuple[int, ...] = eqx.field(static=True)
@@ -173,7 +181,7 @@ class CharacteristicLinearization(Linearization):
         return {"field": field, "cross": jnp.zeros(shape, field.dtype)}
 
     def __call__(self, state: State) -> State:
-        """Displacements are pushed by those of earlier tokens and stretched by the velocity's gradient."""
+        """The displacements of earlier tokens push zeta, and the gradient of the velocity stretches it."""
         n_kernel = self.flow.force.size
         cos, sin = waves(state["field"], n_kernel)
         velocity = self.flow.velocity(transform(self.flow.weights, cos, sin))
@@ -202,7 +210,7 @@ class CharacteristicLinearization(Linearization):
         return divergence(sums(weights[None, None] * zeta, *waves(angles, n_modes)))
 
     def tails(self, states, n_modes):
-        """Last Chebyshev coefficients, and for a smooth law last modes of the displacement in the label."""
+        """Last Chebyshev coefficients; for a smooth law also last modes of zeta in the label."""
         in_sigma, in_theta = self.flow.tails(states["field"], n_modes)
         zeta = states["cross"]
         if not self.flow.is_atomic:
@@ -217,22 +225,24 @@ class CharacteristicLinearization(Linearization):
         return weights[None] * (phi[:, None] - mean[..., None])
 
 
-def linearize(flow: Flow, sources: SourceNodes, observables: tuple[int, ...]) -> Linearization:
+def build_equations(
+    flow: MeanFieldEquation, sources: SourceNodes, observables: tuple[int, ...]
+) -> CorrelationEquations:
     """The correlation equations in the representation of the flow, for a batch of sources."""
     to_sources = chebyshev.interpolation(sources.sigma, flow.averaging.shape[0])
-    if isinstance(flow, FourierFlow):
-        return FourierLinearization(flow, sources, to_sources, observables)
-    if isinstance(flow, CharacteristicFlow):
-        return CharacteristicLinearization(flow, sources, to_sources, observables)
-    raise TypeError(f"No linearization for {type(flow).__name__}.")
+    if isinstance(flow, FourierMeanField):
+        return FourierCorrelations(flow, sources, to_sources, observables)
+    if isinstance(flow, CharacteristicMeanField):
+        return CharacteristicCorrelations(flow, sources, to_sources, observables)
+    raise TypeError(f"No correlation equations for {type(flow).__name__}.")
 
 
 def observe(observables: tuple[int, ...], theta: Float[Array, " angle"]) -> Float[Array, "observable angle"]:
-    """Real observables cos(m theta), sin(m theta), in turn for every m."""
+    """Real observables cos(m theta) and sin(m theta), alternating."""
     phase = jnp.asarray(observables, theta.dtype)[:, None] * theta[None, :]
     return jnp.stack([jnp.cos(phase), jnp.sin(phase)], axis=1).reshape(-1, theta.size)
 
 
 def relative(tail: Array, values: Array) -> Array:
-    """A tail against the largest value, and where symmetry makes that vanish, against forces of order one."""
+    """A tail relative to the largest value, or to 1e-3, a small force, where symmetry makes all values vanish."""
     return tail / jnp.maximum(jnp.max(jnp.abs(values)), 1e-3)
