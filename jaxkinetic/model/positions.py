@@ -171,12 +171,13 @@ def _log_density(lam, sigma, source):
 
 
 def require_alibi(positions: PositionalWeights, what: str, instead: str) -> ALiBi:
-    """Refuse weights other than ALiBi where ``what`` holds for these alone; ``instead`` says what serves."""
-    if not isinstance(positions, ALiBi):
+    """Return exponential weights as ALiBi; raise for others, of which ``what`` does not hold, and say what serves."""
+    rate = positions.exponential_rate
+    if rate is None:
         raise ValueError(
             f"Argument `positions` must be ALiBi for {what}, but is {type(positions).__name__}. {instead}"
         )
-    return positions
+    return positions if isinstance(positions, ALiBi) else ALiBi(rate)
 
 
 def sign_and_size(lam: Scalar) -> tuple[Bool[Array, ""], Scalar]:

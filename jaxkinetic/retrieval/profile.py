@@ -23,8 +23,7 @@ from jaxkinetic.integrate import Solve
 from jaxkinetic.limit import closed_form
 from jaxkinetic.limit.iterated_kernels import resolved_kernels
 from jaxkinetic.limit.resolution import Resolution
-from jaxkinetic.model import CausalAttention, PromptLaw, UniformPrompts
-from jaxkinetic.model.positions import ALiBi
+from jaxkinetic.model import CausalAttention, PromptLaw
 from jaxkinetic.retrieval.law_profile import RetrievalProfile, law_profile
 
 
@@ -74,7 +73,7 @@ def retrieval_profile(
             f"Argument `sources` must be a non-empty one-dimensional array, but has shape {np.shape(given)}."
         )
     positions = jnp.asarray(check_positions("sources", given), dtype=jnp.result_type(time))
-    if prompts is not None and not isinstance(prompts, UniformPrompts):
+    if prompts is not None and not prompts.is_uniform:
         return law_profile(
             model,
             prompts,
@@ -85,7 +84,7 @@ def retrieval_profile(
             options=options,
             tolerance=tolerance,
         )
-    if isinstance(model.positions, ALiBi):
+    if model.positions.exponential_rate is not None:
         return _retrieval_profile(model, time, vocab_size, positions)
     kernels = resolved_kernels(
         model.positions, model.kernel.growth_rates(), time, vocab_size, given,
