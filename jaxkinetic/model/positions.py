@@ -171,7 +171,7 @@ def _log_density(lam, sigma, source):
 
 
 def require_alibi(positions: PositionalWeights, what: str, instead: str) -> ALiBi:
-    """Return exponential weights as ALiBi; raise for others, of which ``what`` does not hold, and say what serves."""
+    """Return exponential weights as ALiBi; raise for others, for which ``what`` does not hold."""
     rate = positions.exponential_rate
     if rate is None:
         raise ValueError(
