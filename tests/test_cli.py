@@ -185,7 +185,7 @@ def test_profile_table_names_the_minimum_or_its_absence(
     table = capsys.readouterr().out
     assert "none in the interior" in table
     assert "recency     no (at no depth)" in table
-    assert run(monkeypatch, "profile", "--lam", "-800", "--out", str(tmp_path)) == 0
+    assert run(monkeypatch, "profile", "--lam", "-800", "--out", str(tmp_path / "third")) == 0
     table = capsys.readouterr().out
     assert "recency     no (at no depth)" in table
     assert "nan" not in table
@@ -230,9 +230,9 @@ def test_figures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     [
         (["profile", "--beta", "0"], "Argument `beta` must be positive and finite, but is 0"),
         (["profile", "--beta", "nan"], "Argument `beta` must be positive and finite, but is nan"),
-        (["profile", "--beta", "1e4"], "Argument `beta` must be at most 700 in float64"),
+        (["profile", "--beta", "1e4"], "Argument `beta` must be at most 700, but is"),
         (["profile", "--lam", "inf"], "Argument `lam` must be finite, but is inf"),
-        (["profile", "--lam", "1e308"], "Argument `lam` must be at most 1e+09, but is 1e+308"),
+        (["profile", "--lam", "1e308"], "Argument `lam` must be at most 1000000, but is 1e+308"),
         (["profile", "--beta", "12", "--lam", "100"], "S_t exceeds the range of float64"),
         (["profile", "--time", "-1"], "Argument `time` must be non-negative and finite, but is -1"),
         (["profile", "--vocab-size", "1"], "Argument `vocab_size` must be at least 2, but is 1"),

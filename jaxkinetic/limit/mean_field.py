@@ -215,7 +215,7 @@ def tabulate(prompts: PromptLaw, method: Method, n_nodes: int, n_modes: int, dty
     if prompts.atoms is not None:
         weights = jax.vmap(prompts.atom_probabilities)(sigma)
         check_probabilities(weights)
-        return prompts.atoms.astype(dtype), weights.astype(dtype)
+        return jnp.asarray(prompts.atoms, dtype), weights.astype(dtype)
     # All modes of the law, so that the tails see those that the solution leaves out.
     seen = max(2 * n_modes, prompts.n_modes or 0)
     modes = jax.vmap(lambda s: prompts.fourier(s, seen))(sigma)

@@ -61,8 +61,8 @@ class PromptLaw(eqx.Module):
         return self.n_modes == 0
 
     @property
-    def atoms(self) -> Float[Array, " atom"] | None:
-        """Angles of the atoms of a discrete law, radians; None for other laws."""
+    def atoms(self) -> Float[np.ndarray, " atom"] | None:
+        """Angles of the atoms of a discrete law, radians, known when traced; None for other laws."""
         return None
 
     def atom_probabilities(self, sigma: Float[Array, ""]) -> Float[Array, " atom"]:
@@ -146,21 +146,21 @@ class CodewordPrompts(PromptLaw):
         return jax.eval_shape(self.atom_probabilities, jnp.asarray(0.5)).shape[0]
 
     @property
-    def atoms(self) -> Float[Array, " word"]:
+    def atoms(self) -> Float[np.ndarray, " word"]:
         """Angles 2 pi m / M of the codewords, m = 0..M-1."""
-        return _TWO_PI * jnp.arange(self.vocab_size) / self.vocab_size
+        return _TWO_PI * np.arange(self.vocab_size) / self.vocab_size
 
     def sample(self, key: PRNGKeyArray, n_tokens: int) -> Angles:
         """Draw one prompt of ``n_tokens`` codewords, as angles."""
         check_at_least("n_tokens", n_tokens, 2)
         check_sensible(n_tokens=n_tokens)
         logits = jnp.log(jax.vmap(self.atom_probabilities)(_positions(n_tokens)))
-        return self.atoms[jax.random.categorical(key, logits)]
+        return jnp.asarray(self.atoms, logits.dtype)[jax.random.categorical(key, logits)]
 
     def fourier(self, sigma: Float[Array, ""], n_modes: int) -> Complex[Array, " mode"]:
         """Modes sum_m p_m(sigma) e^{-i n 2 pi m / M}; they do not decay in n."""
         n = jnp.arange(1, n_modes + 1)
-        return jnp.exp(-1j * jnp.outer(n, self.atoms)) @ (self.atom_probabilities(sigma) + 0j)
+        return jnp.exp(-1j * jnp.outer(n, jnp.asarray(self.atoms))) @ (self.atom_probabilities(sigma) + 0j)
 
 
 class DensityPrompts(PromptLaw):

@@ -146,7 +146,7 @@ class CharacteristicControl(Control):
         return law / (law**2 + _FLOOR**2)
 
     def _word(self, angle):
-        return jnp.argmin(jnp.abs(wrap(angle[..., None] - self.angles)), axis=-1)
+        return jnp.argmin(jnp.abs(wrap(jnp.subtract.outer(angle, self.angles))), axis=-1)
 
     def _waves(self, angle):
         size = self.drift.shape[0]

@@ -91,7 +91,7 @@ def tabulate_source(
     if law.is_uniform:
         return SourceLaw(None, None, None, None, None, vocab_size, accuracy)
     if law.atoms is not None:
-        atoms = law.atoms.astype(sigma.dtype), jax.vmap(law.atom_probabilities)(sigma).astype(sigma.dtype)
+        atoms = jnp.asarray(law.atoms, sigma.dtype), jax.vmap(law.atom_probabilities)(sigma).astype(sigma.dtype)
         return SourceLaw(atoms, None, None, None, None, vocab_size, accuracy)
     if accuracy == "hard" and _knows_arcs(law):
         return SourceLaw(None, (law, sigma), None, None, None, vocab_size, accuracy)

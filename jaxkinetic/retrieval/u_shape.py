@@ -20,7 +20,7 @@ from jaxkinetic.retrieval.profile import check_profile, profile_modes
 _SCAN_NODES = {False: 1024, True: 2048}  # by whether rates may be negative
 _PHASE_PER_NODE = 0.4  # radians of the fastest oscillation: about 16 nodes to a period
 _BISECTIONS = 60
-_LARGEST_LAM = 1e9
+_LARGEST_LAM = 1e6
 
 
 class UShape(Shown, eqx.Module):
@@ -64,7 +64,7 @@ def u_shape(model: CausalAttention, time: Any, vocab_size: int) -> UShape:
     differentiable in beta, lam and t by the implicit function theorem.
 
     Args:
-        model: kernel and ALiBi weights, others are refused; lam at most 1e9.
+        model: kernel and ALiBi weights, others are refused; lam at most 1e6.
         time: depth t > 0.
         vocab_size: vocabulary size M >= 2.
 

@@ -19,6 +19,7 @@ from jaxkinetic.inference.simulated.simulated_shape import SPACING, Geometry, Si
 from jaxkinetic.inference.simulated.simulation_blocks import Weighted, counted, eliminate, whitening
 from jaxkinetic.integrate import constant_steps, march
 from jaxkinetic.plotting import plot_simulation_fit
+from jaxkinetic.retrieval.estimators import ESTIMATORS
 from jaxkinetic.retrieval.profile_ensemble import prepare_profile
 from tests.limit.laws import CODEWORDS
 
@@ -54,7 +55,7 @@ def simulated(build, law, estimator, controlled, at=(1.2, 0.7), n_tokens=8, sour
         controls = [ensemble(jnp.asarray(center + s)).problem.control for s in shifts]
         stencil = jax.tree.map(lambda *x: jnp.stack(x), *controls)
     problem = dataclasses.replace(ensemble(jnp.asarray(center)).problem, control=None, n_steps=4)
-    return SimulatedShape(problem, stencil, jnp.asarray(center), build, estimator)
+    return SimulatedShape(problem, stencil, jnp.asarray(center), build, ESTIMATORS[estimator])
 
 
 CASES = [
@@ -353,10 +354,6 @@ def test_checkpoints_of_other_fits_are_refused(curve, tmp_path):
         fit(curve, checkpoint=tmp_path / "none" / "fit.npz")
 
 
-def without_modes(beta, lam):
-    return jk.CausalAttention(jk.ExpCosine(beta), jk.ALiBi(lam))
-
-
 def alibi_of_twice(beta, lam):
     return alibi(beta, 2 * lam)
 
@@ -385,7 +382,6 @@ def alibi_of_twice(beta, lam):
         ({"n_steps": 0}, "`n_steps` must be at least 1"),
         ({"n_tokens": 1}, "`n_tokens` must be at least 2"),
         ({"model": lambda beta, lam: beta * lam}, "must build a CausalAttention"),
-        ({"model": without_modes}, "`n_modes` must be given"),
     ],
 )
 @pytest.mark.usefixtures("as_installed")

