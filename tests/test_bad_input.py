@@ -134,11 +134,11 @@ def test_refused_before_compilation(door, monkeypatch):
 
     for module, name in [
         ("particles.simulate", "solve"),
-        ("model.attention", "CausalAttention.velocity"),
         ("retrieval.profile", "_retrieval_profile"),
         ("retrieval.u_shape", "_u_shape"),
     ]:
-        monkeypatch.setattr(f"jaxkinetic.{module}.{name}", compiled)
+        monkeypatch.setattr(importlib.import_module(f"jaxkinetic.{module}"), name, compiled)
+    monkeypatch.setattr(jk.CausalAttention, "velocity", compiled)
     bad = {
         "simulate": lambda: jk.simulate(model(), THETA, [2.0, 1.0]),
         "spectral_drift": lambda: jk.spectral_drift(model(), THETA[None]),

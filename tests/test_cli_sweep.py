@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import warnings
 from pathlib import Path
 
 import jax
@@ -180,7 +181,9 @@ def test_a_damaged_store_is_one_line_and_a_run_says_what_it_repaired(
         assert "cannot be read: its last commit is damaged. To repair it run `jaxkinetic sweep run`" in error
         assert "\n" not in error
     assert not (tmp_path / "out").exists()
-    assert run(monkeypatch, "sweep", "run", str(config), "--store", str(store)) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert run(monkeypatch, "sweep", "run", str(config), "--store", str(store)) == 0
     printed = capsys.readouterr()
     assert "was damaged. It goes on from its newest commit that can be read" in printed.err
     assert "last repaired" in printed.out
