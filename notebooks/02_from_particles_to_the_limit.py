@@ -267,7 +267,7 @@ def sensitivities(n_tokens, n_prompts):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def conditional_means(n_tokens, n_prompts, j):
     """Of every prompt over the words of token j (from 0): covariances, and means of either token."""
-    choices, n = words.codewords, jnp.arange(1, 5)
+    choices, n = jnp.asarray(words.atoms), jnp.arange(1, 5)
     p = probabilities((j + 1) / n_tokens)
 
     def one(prompt):

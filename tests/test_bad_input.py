@@ -3,6 +3,8 @@
 # Wrong types are the point here.
 # pyright: reportArgumentType=false, reportCallIssue=false
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
