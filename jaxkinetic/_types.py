@@ -239,16 +239,6 @@ def check_angles(name: str, value: Any) -> Any:
     return check_finite(name, value)
 
 
-def finite_scalar(name: str) -> Callable[[Any], Scalar]:
-    """Converter for a field that holds one finite number."""
-
-    def convert(value: Any) -> Scalar:
-        check_scalar(name, value)
-        return as_float(check_finite(name, value))
-
-    return convert
-
-
 def finite_array(name: str) -> Callable[[Any], Shaped[Array, "..."]]:
     """Converter for a field that holds finite numbers."""
     return lambda value: check_finite(name, as_floats(value))
@@ -259,12 +249,20 @@ def positive_array(name: str) -> Callable[[Any], Shaped[Array, "..."]]:
     return lambda value: check_positive(name, as_floats(value))
 
 
+def finite_scalar(name: str) -> Callable[[Any], Scalar]:
+    """Converter for a field that holds one finite number."""
+    return _scalar(name, check_finite)
+
+
 def positive_scalar(name: str) -> Callable[[Any], Scalar]:
     """Converter for a field that holds one positive number."""
+    return _scalar(name, check_positive)
 
+
+def _scalar(name: str, checked: Callable[[str, Any], Any]) -> Callable[[Any], Scalar]:
     def convert(value: Any) -> Scalar:
         check_scalar(name, value)
-        return as_float(check_positive(name, value))
+        return as_float(checked(name, value))
 
     return convert
 
