@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxkinetic._bounds import check_sensible
-from jaxkinetic._types import check_at_least
+from jaxkinetic._types import check_at_least, check_finite
 from jaxkinetic.limit.closed_form import mode_weights, needed_modes
 from jaxkinetic.retrieval.window import within_half_word, wrap
 
@@ -24,6 +24,7 @@ def decode(theta: Float[Array, "*shape"], vocab_size: int) -> Int[Array, "*shape
     """
     check_at_least("vocab_size", vocab_size, 2)
     check_sensible(vocab_size=vocab_size)
+    theta = check_finite("theta", theta)
     return jnp.round(theta * vocab_size / (2 * math.pi)).astype(int) % vocab_size
 
 
@@ -44,6 +45,7 @@ def hard_accuracy(
     """
     check_at_least("vocab_size", vocab_size, 2)
     check_sensible(vocab_size=vocab_size)
+    last, source = check_finite("last", last), check_finite("source", source)
     u = wrap(last - source)
     return jnp.mean(within_half_word(u, vocab_size).astype(u.dtype))
 
@@ -67,6 +69,7 @@ def soft_accuracy(
     """
     check_at_least("vocab_size", vocab_size, 2)
     check_sensible(vocab_size=vocab_size)
+    last, source = check_finite("last", last), check_finite("source", source)
     images = 2 * math.pi * jnp.arange(-6, 7)
     distance = jnp.subtract.outer(wrap(last - source), images)
     return jnp.mean(jnp.sum(jnp.exp(-((vocab_size * distance / math.pi) ** 2) / 2), axis=-1))
@@ -86,6 +89,7 @@ def soft_accuracy_fourier(
     """
     check_at_least("vocab_size", vocab_size, 2)
     check_sensible(vocab_size=vocab_size)
+    last, source = check_finite("last", last), check_finite("source", source)
     weights = mode_weights(vocab_size, needed_modes(vocab_size))
     n = jnp.arange(1, weights.size + 1)
     # Wrapped first: n times a large angle would lose digits.

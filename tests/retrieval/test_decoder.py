@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -63,3 +64,16 @@ def test_half_a_word_apart_is_within_it_however_it_is_rounded(vocab_size, dtype)
         assert float(hard_accuracy(words, other, vocab_size)) == 1
         np.testing.assert_allclose(window(words - other, vocab_size, "hard"), (vocab_size - 1) / 2)
         assert float(hard_accuracy(words, other - shift * dtype(1e-3), vocab_size)) == 0
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("score", [hard_accuracy, soft_accuracy, soft_accuracy_fourier])
+def test_angles_that_are_no_numbers_are_refused(transform, score):
+    good, bad = jnp.zeros(2), jnp.array([0.0, jnp.nan])
+    for call, name in (
+        (lambda x: decode(x, 4), "theta"),
+        (lambda x: score(x, good, 4), "last"),
+        (lambda x: score(good, x, 4), "source"),
+    ):
+        with pytest.raises((ValueError, RuntimeError), match=f"Argument `{name}` must be finite"):
+            jax.block_until_ready(transform(call)(bad))
