@@ -2,6 +2,7 @@
 
 __version__: str
 
+from . import theories
 from ._json import load
 from .inference import (
     CurveFit,
@@ -21,7 +22,6 @@ from .inference import (
     next_measurement,
     plan_experiment,
     read_curves,
-    theories,
 )
 from .integrate import Solve
 from .limit import (

@@ -1,6 +1,5 @@
 """What is learned from measured curves."""
 
-from jaxkinetic.inference import theories
 from jaxkinetic.inference.data.curves import RetrievalCurve
 from jaxkinetic.inference.data.read_csv import read_curves
 from jaxkinetic.inference.data.shipped import list_models, load_baselines, load_curves
@@ -31,5 +30,4 @@ __all__ = [
     "next_measurement",
     "plan_experiment",
     "read_curves",
-    "theories",
 ]

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from jaxkinetic._types import check_choice
 from jaxkinetic.inference import CurveFit, RetrievalCurve, load_baselines, load_curves
-from jaxkinetic.inference.theories import Parameter
 from jaxkinetic.plotting.style import COLOURS, MARKERS
+from jaxkinetic.theories import Parameter
 
 _LEVELS_2D = (2.2957, 5.9915)  # rises of chi-squared that enclose 68.27 and 95 per cent of two parameters
 

@@ -10,7 +10,7 @@ from scipy import optimize, stats
 
 import jaxkinetic as jk
 from jaxkinetic import plotting
-from jaxkinetic.inference.theories import Parameter
+from jaxkinetic.theories import Parameter
 
 pytestmark = pytest.mark.optimized
 

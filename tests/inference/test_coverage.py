@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from jaxkinetic import RetrievalCurve, fit_curves
-from jaxkinetic.inference.theories import paper
+from jaxkinetic.theories import paper
 from tests.inference import oracle
 
 pytestmark = pytest.mark.optimized

@@ -12,8 +12,8 @@ from scipy import optimize, stats
 import jaxkinetic as jk
 from jaxkinetic.inference import CurveFit, RetrievalCurve, fit_curves, load_curves
 from jaxkinetic.inference.fit import search
-from jaxkinetic.inference.theories import paper
 from jaxkinetic.model import ExpCosine
+from jaxkinetic.theories import paper
 from tests.inference import oracle
 from tests.inference.planted import BETA, LAM, planted, points
 

@@ -9,7 +9,7 @@ from scipy import optimize, stats
 
 from jaxkinetic.inference import CurveFit, Interval, fit_curves, load_curves
 from jaxkinetic.inference.fit.intervals import threshold
-from jaxkinetic.inference.theories import paper
+from jaxkinetic.theories import paper
 from tests.inference import oracle
 from tests.inference.planted import points
 

@@ -16,7 +16,7 @@ from jaxkinetic.inference.fit.likelihood import (
     stack_curves,
 )
 from jaxkinetic.inference.lines import best_line
-from jaxkinetic.inference.theories import paper
+from jaxkinetic.theories import paper
 from tests.inference import oracle
 from tests.inference.planted import points
 

@@ -10,8 +10,8 @@ from jaxkinetic.inference import load_curves
 from jaxkinetic.inference.fit import search
 from jaxkinetic.inference.fit.likelihood import stack_curves
 from jaxkinetic.inference.fit.search import Scan
-from jaxkinetic.inference.theories import paper
-from jaxkinetic.inference.theories.ridge import GRID
+from jaxkinetic.theories import paper
+from jaxkinetic.theories.ridge import GRID
 from tests.inference import oracle
 from tests.inference.planted import points
 

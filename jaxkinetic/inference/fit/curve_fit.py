@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkinetic import theories
 from jaxkinetic._show import Shown
 from jaxkinetic._types import as_positions, check_choice, check_level, check_type, require_double
-from jaxkinetic.inference import theories
 from jaxkinetic.inference.data.curves import RetrievalCurve, as_curves
 from jaxkinetic.inference.fit import search
 from jaxkinetic.inference.fit.alternatives import DEGREES, Alternative, fit_polynomial, goodness
 from jaxkinetic.inference.fit.intervals import Interval, profile_intervals, threshold
 from jaxkinetic.inference.fit.likelihood import CurveData, lines, shapes, stack_curves
 from jaxkinetic.inference.fit.search import N_STARTS, Scan
-from jaxkinetic.inference.theories import Theory
+from jaxkinetic.theories import Theory
 
 _CHUNK = 64
 

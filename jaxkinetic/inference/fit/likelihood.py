@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxkinetic._types import Scalar
 from jaxkinetic.inference.data.curves import RetrievalCurve
 from jaxkinetic.inference.lines import Line, best_line
-from jaxkinetic.inference.theories import Theory
+from jaxkinetic.theories import Theory
 
 Values = Float[Array, " parameter"]
 

@@ -42,7 +42,7 @@ from jaxkinetic.inference.posterior.posterior import Posterior
 from jaxkinetic.inference.posterior.prior_check import check_priors
 from jaxkinetic.inference.posterior.prior_coordinates import ends_of_rows, lam_at, lam_of_v, ranges, v_of
 from jaxkinetic.inference.posterior.priors import Priors, alternative_columns, linear_evidence
-from jaxkinetic.inference.theories import paper
+from jaxkinetic.theories import paper
 
 ALTERNATIVES = ("constant", "quadratic", "free-form")
 _COARSE = 64

@@ -19,7 +19,7 @@ from jaxkinetic.inference.posterior.adaptive_grid import centres_of
 from jaxkinetic.inference.posterior.grid_likelihood import log_likelihood
 from jaxkinetic.inference.posterior.prior_coordinates import ends_of_rows, lam_at, ranges, v_of
 from jaxkinetic.inference.posterior.priors import Priors
-from jaxkinetic.inference.theories import paper
+from jaxkinetic.theories import paper
 
 _MOST_MAXIMA = 32
 _MOST_POLISHED = 24

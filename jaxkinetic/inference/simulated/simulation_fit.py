@@ -32,10 +32,10 @@ from jaxkinetic.inference.planned_experiment import spectrum
 from jaxkinetic.inference.simulated.simulated_shape import SPACING, Builder, coordinates, parameters
 from jaxkinetic.inference.simulated.simulation_blocks import Blocks, Weighted, counted
 from jaxkinetic.inference.simulated.simulation_run import Range, Run, Settings, prepare_run
-from jaxkinetic.inference.theories import paper
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw, UniformPrompts, required_modes
 from jaxkinetic.retrieval.estimators import Estimator
 from jaxkinetic.retrieval.profile_ensemble import choose_estimator, source_tokens
+from jaxkinetic.theories import paper
 
 PARAMETERS = ("beta", "lam")
 # Linear errors of an e-fold say no more than that the parameter cannot be told.

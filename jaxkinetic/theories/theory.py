@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import Scalar, as_float, check_at_least, check_positive, trusted
-from jaxkinetic.inference.theories.coordinates import Coordinates, SeparateCoordinates
-from jaxkinetic.inference.theories.parameter import Parameter
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import CausalAttention
+from jaxkinetic.theories.coordinates import Coordinates, SeparateCoordinates
+from jaxkinetic.theories.parameter import Parameter
 
 Positions = Float[Array, " position"]
 Values = Float[Array, " parameter"]

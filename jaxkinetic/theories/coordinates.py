@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic.inference.theories.parameter import Parameter
+from jaxkinetic.theories.parameter import Parameter
 
 EDGE = 1 / (1 + math.exp(12.0))
 _WIDENINGS = 8

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxkinetic.inference.theories.coordinates import EDGE, N_SCAN, Coordinates, Covering, Values
-from jaxkinetic.inference.theories.parameter import Parameter
+from jaxkinetic.theories.coordinates import EDGE, N_SCAN, Coordinates, Covering, Values
+from jaxkinetic.theories.parameter import Parameter
 
 GRID = (64, 128)
 _WIDENINGS = 8

@@ -11,12 +11,12 @@ from jaxtyping import Array, Float
 
 from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import Scalar, as_numbers, check_positive, trusted
-from jaxkinetic.inference.theories.parameter import Parameter
-from jaxkinetic.inference.theories.ridge import RidgeCoordinates
-from jaxkinetic.inference.theories.theory import Theory, checked_depth, model_shape
 from jaxkinetic.limit import closed_form
 from jaxkinetic.limit.mode_series import largest_exponent, mode_sum
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, required_modes
+from jaxkinetic.theories.parameter import Parameter
+from jaxkinetic.theories.ridge import RidgeCoordinates
+from jaxkinetic.theories.theory import Theory, checked_depth, model_shape
 
 BETA_RANGE, LAM_RANGE = (0.01, 10.0), (-20.0, 100.0)
 
