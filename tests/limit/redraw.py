@@ -75,7 +75,7 @@ def first_order(model, law, source, n, time):
         # e^{i m y} on M atoms: indicators of the atoms from m = 1..M-1.
         xi = xi[: labels.size - 1] / labels.size
         order = jnp.arange(1, labels.size)
-        probabilities = law.probabilities(jnp.asarray(source))
+        probabilities = law.atom_probabilities(jnp.asarray(source))
 
         def pick_atom(table, x):
             return table[..., jnp.round(x * labels.size / (2 * jnp.pi)).astype(int) % labels.size]
@@ -107,7 +107,7 @@ def first_order(model, law, source, n, time):
 
 def quadrature(law, sigma):
     """Angles and weights that integrate against the law at sigma."""
-    if hasattr(law, "codewords"):
-        return law.codewords, law.probabilities(jnp.asarray(sigma))
+    if law.atoms is not None:
+        return jnp.asarray(law.atoms), law.atom_probabilities(jnp.asarray(sigma))
     theta = 2 * jnp.pi * jnp.arange(64) / 64
     return theta, law.density(jnp.asarray(sigma), theta) / 64
