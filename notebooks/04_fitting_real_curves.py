@@ -155,7 +155,7 @@ for parameter in ("beta", "lam"):
 
 # %%
 for m in ("MPT-30B-Instruct", "LongChat-13B (16K)"):
-    more = jk.next_measurement(posteriors[m], [1000, 10_000])
+    more = jk.next_measurement(posteriors[m], n_questions=[1000, 10_000])
     print(more, end="\n\n")
     plotting.plot_next_measurement(more)
     plt.show()
@@ -176,7 +176,8 @@ plans = {
 planned = {}
 for label, (n_positions, n_questions, beta, lam, c0, c1, vocab_size) in plans.items():
     at = (np.arange(n_positions) + 0.5) / n_positions
-    planned[label] = jk.plan_experiment(at, n_questions, beta, lam, c0, c1, vocab_size=vocab_size)
+    theory = jk.theories.paper(vocab_size=vocab_size)
+    planned[label] = jk.plan_experiment(at, n_questions, [beta, lam], c0=c0, c1=c1, theory=theory)
     print(f"{label:<50} beta {planned[label].describe('beta')}, lam {planned[label].describe('lam')}")
 
 # %% [markdown]
@@ -189,7 +190,7 @@ for label in list(plans)[2:]:
     plan = planned[label]
     counts = np.random.default_rng(0).binomial(plan.n_questions.astype(int), plan.accuracy)
     found = jk.curve_posterior(
-        jk.RetrievalCurve(plan.sources, counts / plan.n_questions, plan.n_questions), vocab_size=3
+        jk.RetrievalCurve(plan.sources, counts / plan.n_questions, plan.n_questions), theory=plan.theory
     )
     print(f"{label:<50} beta {found.describe('beta')}, lam {found.describe('lam')}")
 plotting.plot_posterior(found)

@@ -103,12 +103,14 @@ FUNCTIONS = {
     "time of a fit": lambda path: jk.fit_curves(curves(path), theory=jk.theories.paper(1e300)),
     "lam_range": lambda _: jk.theories.paper(lam_range=(-1e308, 1.0)),
     "beta_range": lambda _: jk.theories.paper(beta_range=(0.1, 1e4)),
-    "time of a posterior": lambda path: jk.curve_posterior(curves(path), 1e300),
-    "vocab_size of a posterior": lambda path: jk.curve_posterior(curves(path), 1.0, 10**23),
+    "time of a posterior": lambda path: jk.curve_posterior(curves(path), theory=jk.theories.paper(1e300)),
+    "vocab_size of a posterior": lambda path: jk.curve_posterior(
+        curves(path), theory=jk.theories.paper(1.0, 10**23)
+    ),
     "n_tokens of a fit": lambda path: jk.fit_by_simulation(curves(path), BIG, KEY),
     "time of a diagram": lambda _: jk.phase_diagram(1.0, 1.0, [1.0, 1e300], 8),
     "vocab_size of a diagram": lambda _: jk.phase_diagram(1.0, 1.0, 1.0, 1e23),
-    "n_questions": lambda _: jk.plan_experiment([0.2, 0.5, 0.8], 1e300, 1.0, 1.0, 0.4, 0.1, 1.0, 8),
+    "n_questions": lambda _: jk.plan_experiment([0.2, 0.5, 0.8], 1e300, [1.0, 1.0], c0=0.4, c1=0.1),
     "time of a design": lambda _: jk.design_weights(jk.ExpCosine(1.0), 1e300, 8, 0.4),
 }
 

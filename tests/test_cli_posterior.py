@@ -21,7 +21,7 @@ def test_posterior_writes_table_picture_and_json(
     found = jk.curve_posterior(jk.load_curves(model="MPT-30B-Instruct"))
     assert record["log_evidence"] == pytest.approx(found.log_evidence, abs=1e-9)
     assert record["log_evidence_of"] == pytest.approx(found.log_evidence_of)
-    assert record["identified"] == {"beta": False, "lam": False}
+    assert record["identifiable"] == {"beta": False, "lam": False}
     assert record["intervals"]["beta"]["high"] == pytest.approx(found.intervals["beta"].high)
     assert record["priors"]["contrast_spread"] == 0.2
     edges, share = np.array(record["marginals"]["lam"]["edges"]), np.array(record["marginals"]["lam"]["share"])
@@ -50,9 +50,9 @@ def test_models_are_pooled_when_asked(
     table = capsys.readouterr().out
     record = json.loads((tmp_path / "posterior.json").read_text())
     curves = [jk.load_curves(model=name) for name in names]
-    priors = jk.Priors((0.05, 5.0), (-5.0, 20.0))
-    pooled = jk.curve_posterior([*curves[0], *curves[1]], priors=priors).log_evidence
-    apart = [jk.curve_posterior(c, priors=priors).log_evidence for c in curves]
+    theory = jk.theories.paper(beta_range=(0.05, 5.0), lam_range=(-5.0, 20.0))
+    pooled = jk.curve_posterior([*curves[0], *curves[1]], theory=theory).log_evidence
+    apart = [jk.curve_posterior(c, theory=theory).log_evidence for c in curves]
     assert [p["log_evidence"] for p in record["posteriors"]] == [pytest.approx(pooled)]
     assert record["log_evidence_apart"] == pytest.approx(dict(zip(names, apart, strict=True)))
     assert len(record["posteriors"][0]["curves"]) == 6
@@ -90,7 +90,7 @@ def test_models_of_a_csv_stay_apart_and_depths_are_weighed(
         (["--pool"], "Argument `pool` needs curves of several models"),
         (["--level", "1"], "Argument `level` must lie in (0, 1), but is 1"),
         (["--time", "0"], "Argument `time` must be positive"),
-        (["--vocab-size", "8", "1"], "Argument `vocab_size` must be at least 2, but is 1"),
+        (["--vocab-size", "8", "1"], "Argument `vocab_size` must be a number of at least 2, but is 1"),
         (["--beta-range", "3", "2"], "Argument `beta_range` must increase"),
         (["--contrast-spread", "0"], "Argument `contrast_spread` must be positive"),
         (["--contrast-spread", "1e-4"], "Argument `priors` excludes the data"),

@@ -18,7 +18,7 @@ def test_sensitivity_writes_table_picture_and_json(
     # t d/dt acts on a_n t, as does nothing else: a larger depth moves the minimum towards the end.
     assert record["derivatives"]["location"]["time"] > 0 > record["derivatives"]["location"]["lam"]
     assert record["elasticities"]["drop"]["vocab_size"] == pytest.approx(0.574, abs=1e-3)
-    assert record["experiment"]["identified"] == {"beta": False, "lam": False, "c0": False, "c1": False}
+    assert record["experiment"]["identifiable"] == {"beta": False, "lam": False, "c0": False, "c1": False}
     assert record["experiment"]["standard_errors"]["beta"] is None
     assert captured.err.count("unidentified") == 4
     assert set(record["standard_errors"].values()) == {None}

@@ -22,7 +22,7 @@ def test_marginal_holds_one_and_says_unidentified() -> None:
     stairs = ax.patches[0].get_data()  # pyright: ignore[reportAttributeAccessIssue]
     prior = np.diff(np.log(stairs.edges)) / np.log(8.0 / 0.3)
     assert np.sum(stairs.values * prior) == pytest.approx(1.0, abs=1e-9)
-    assert ax.get_title().startswith("unidentified, [<0.3") == (not posterior.identified["beta"])
+    assert ax.get_title().startswith("unidentified, [<0.3") == (not posterior.identifiable["beta"])
 
 
 def test_predicted_curve_is_the_posteriors_median() -> None:
@@ -41,7 +41,7 @@ def test_posterior_figure_shows_priors_and_evidence() -> None:
 
 
 def test_band_of_a_blind_experiment_fills_the_axes() -> None:
-    blind = jk.plan_experiment([0.2, 0.8], 100, 1.0, 1.0, 0.4, 0.1)
+    blind = jk.plan_experiment([0.2, 0.8], 100, [1.0, 1.0], c0=0.4, c1=0.1)
     ax = plotting.plot_experiment(blind)
     vertices = np.asarray(ax.collections[0].get_paths()[0].vertices, float)
     assert (vertices[:, 1].min(), vertices[:, 1].max()) == (0, 100)

@@ -1,5 +1,6 @@
 """`jaxkinetic posterior`: what measured curves say about beta and lam, beside priors and evidence."""
 
+import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,18 +55,29 @@ def posterior(
     (posterior.png): regions, marginals beside their priors, and predicted curves. With --next-questions also the
     information expected from one more point, for every length and position (next-measurement.png).
     """
-    from jaxkinetic import Priors, curve_posterior, next_measurement, plotting
+    from jaxkinetic import Priors, curve_posterior, next_measurement, plotting, theories
 
     groups = curves.groups()
     if pool and len(groups) < 2:
         raise ValueError("Argument `pool` needs curves of several models, but there is one.")
-    priors = Priors(beta_range, lam_range, contrast_spread=contrast_spread)
+    for name, values in (("time", time), ("vocab_size", vocab_size)):
+        if not values:
+            raise ValueError(f"Argument `{name}` must hold one value or several.")
+    priors = Priors(contrast_spread=contrast_spread)
+    weighed = [
+        theories.paper(t, m, beta_range=beta_range, lam_range=lam_range)
+        for t, m in itertools.product(time, vocab_size)
+    ]
     wanted = [[curve for group in groups for curve in group], *groups] if pool else groups
-    found = [curve_posterior(each, time, vocab_size, priors, level) for each in bar(wanted, "posteriors")]
+    found = [
+        curve_posterior(each, theory=weighed, priors=priors, level=level) for each in bar(wanted, "posteriors")
+    ]
     shown, apart = (found[:1], found[1:]) if pool else (found, [])
-    more = [next_measurement(p, next_questions) for p in shown] if next_questions else []
-    table = "\n".join([*(_table(p) for p in shown), *_pooling(shown[0], apart), *(str(n) for n in more)])
-    record: dict[str, Any] = {"posteriors": [_record(p) for p in shown]}
+    more = [next_measurement(p, n_questions=next_questions) for p in shown] if next_questions else []
+    table = "\n".join(
+        [*(_table(p, time, vocab_size) for p in shown), *_pooling(shown[0], apart), *(str(n) for n in more)]
+    )
+    record: dict[str, Any] = {"posteriors": [_record(p, time, vocab_size) for p in shown]}
     if more:
         record["next_measurements"] = [_next(n) for n in more]
     if pool:
@@ -79,17 +91,30 @@ def posterior(
     return Results(table, record, files)
 
 
-def _table(p: "Posterior") -> str:
-    depths, sizes = (", ".join(f"{x:g}" for x in values) for values in (p.times, p.vocab_sizes))
+def _weights(p: "Posterior", time: tuple[float, ...], vocab_size: tuple[int, ...]) -> dict[str, dict[str, Any]]:
+    """Posterior probabilities of the depths, and of the vocabularies."""
+    share = p.probabilities.reshape(len(time), len(vocab_size))
+    return {
+        "time": {"values": list(time), "share": share.sum(axis=1)},
+        "vocab_size": {"values": list(vocab_size), "share": share.sum(axis=0)},
+    }
+
+
+def _table(p: "Posterior", time: tuple[float, ...], vocab_size: tuple[int, ...]) -> str:
+    depths, sizes = (", ".join(f"{x:g}" for x in values) for values in (time, vocab_size))
     lines = [
         title(p.curves),
         f"  model       accuracy = c0 + c1 S_t(sigma_0; beta, lam), t = {depths}, M = {sizes}",
     ]
-    lines += [f"  {'priors' if i == 0 else '':<12}{line}" for i, line in enumerate(str(p.priors).splitlines())]
-    lines += [f"  {name:<12}{p.describe(name)}" for name in ("beta", "lam")]
-    for name, values in (("time", p.times), ("vocab_size", p.vocab_sizes)):
-        if values.size > 1:
-            shares = ", ".join(f"{s:.3g} at {x:g}" for x, s in zip(*p.marginal(name), strict=True))
+    lines += [
+        f"  {'priors' if i == 0 else '':<12}{line}" for i, line in enumerate(p.describe_priors().splitlines())
+    ]
+    lines += [f"  {name:<12}{p.describe(name)}" for name in p.intervals]
+    for name, weighed in _weights(p, time, vocab_size).items():
+        if len(weighed["values"]) > 1:
+            shares = ", ".join(
+                f"{s:.3g} at {x:g}" for x, s in zip(weighed["values"], weighed["share"], strict=True)
+            )
             lines.append(f"  {name:<12}{shares}")
     lines.append(f"  {'evidence':<12}log Z = {p.log_evidence:.2f}")
     lines += [f"  {'':<12}{p.log_evidence - z:+.2f} against {name}" for name, z in p.log_evidence_of.items()]
@@ -111,12 +136,13 @@ def _next(found: "NextMeasurement") -> dict[str, Any]:
     return pick(found, "sources", "n_questions") | {"curves": curves}
 
 
-def _record(p: "Posterior") -> dict[str, Any]:
-    marginals = {}
-    for name in ("beta", "lam", "time", "vocab_size"):
-        places, share = p.marginal(name)
-        marginals[name] = {"edges" if name in p.intervals else "values": places, "share": share}
-    names = ("intervals", "identified", "log_evidence", "log_evidence_of", "priors", "level")
+def _record(p: "Posterior", time: tuple[float, ...], vocab_size: tuple[int, ...]) -> dict[str, Any]:
+    marginals = {name: dict(zip(("edges", "share"), p.marginal(name), strict=True)) for name in p.intervals}
+    names = ("intervals", "identifiable", "log_evidence", "log_evidence_of", "level")
     bands = [dict(zip(("low", "median", "high"), p.predict(c), strict=True)) for c in p.curves]
-    curves = [curve_record(c, **band) for c, band in zip(p.curves, bands, strict=True)]
-    return pick(p, *names) | {"marginals": marginals, "curves": curves}
+    return pick(p, *names) | {
+        "priors": {q.name: pick(q, "low", "high", "scale") for q in p.parameters}
+        | pick(p.priors, "mean", "mean_spread", "contrast_spread"),
+        "marginals": marginals | _weights(p, time, vocab_size),
+        "curves": [curve_record(c, **band) for c, band in zip(p.curves, bands, strict=True)],
+    }

@@ -37,11 +37,18 @@ def sensitivity(
         raise ValueError(f"Argument `n_positions` must be at least 1, but is {n_positions}.")
     import numpy as np
 
-    from jaxkinetic import plan_experiment, plotting, u_sensitivity
+    from jaxkinetic import plan_experiment, plotting, theories, u_sensitivity
 
     sources = (np.arange(n_positions) + 0.5) / n_positions
     found = u_sensitivity(beta, lam, time, vocab_size, edge)
-    planned = plan_experiment(sources, n_questions, beta, lam, c0, c1, time, vocab_size)
+    (low, high), (left, right) = theories.BETA_RANGE, theories.LAM_RANGE
+    theory = theories.paper(
+        time,
+        vocab_size,
+        beta_range=(min(low, beta), max(high, beta)),
+        lam_range=(min(left, lam), max(right, lam)),
+    )
+    planned = plan_experiment(sources, n_questions, {"beta": beta, "lam": lam}, c0=c0, c1=c1, theory=theory)
     figures = {"sensitivity.png": lambda: plotting.plot_sensitivity(found, planned, level)}
     return Results(_table(found, planned), _record(found, planned), figures)
 
@@ -49,7 +56,6 @@ def sensitivity(
 def _table(found: "Sensitivity", planned: "PlannedExperiment") -> str:
     import numpy as np
 
-    from jaxkinetic.inference.planned_experiment import PARAMETERS
     from jaxkinetic.shape.sensitivity import QUANTITIES
 
     names = ("beta", "lam", "t", "M")
@@ -68,7 +74,7 @@ def _table(found: "Sensitivity", planned: "PlannedExperiment") -> str:
         "el.         elasticity (p / q) dq / dp: per cent of the quantity for one per cent of the parameter"
     )
     lines.append(f"planned     {planned.sources.size} positions, {planned.n_questions[0]:g} questions each")
-    lines += [f"  {name:<10}{planned.describe(name)}" for name in PARAMETERS]
+    lines += [f"  {name:<10}{planned.describe(name)}" for name in planned.names]
     return "\n".join(lines)
 
 
@@ -76,7 +82,7 @@ def _record(found: "Sensitivity", planned: "PlannedExperiment") -> dict[str, Any
     from jaxkinetic.shape.sensitivity import PARAMETERS, QUANTITIES
 
     of_quantities, of_parameters = (partial(_named, names) for names in (QUANTITIES, PARAMETERS))
-    names = ("sources", "n_questions", "accuracy", "information", "standard_errors", "identified")
+    names = ("sources", "n_questions", "accuracy", "information", "standard_errors", "identifiable")
     return {
         "parameters": of_parameters(found.parameters),
         "edge": found.edge,

@@ -1,17 +1,17 @@
-"""Which extra measurement would tell most: the information about beta and lam expected from one more point.
+"""Which extra measurement would tell most: the information about a theory's parameters v expected of one point.
 
 A point at sigma_0 of one of the curves, with n questions, has a binomial number y of right answers, at the accuracy
-a = m + k s, no less than 0 and no more than 1. Given (beta, lam) and the data so far, (m, k) is normal and cut to
-k >= 0 (see `nuisances`), so that
+a = m + k s, no less than 0 and no more than 1. Given v and the data so far, (m, k) is normal and cut to k >= 0 (see
+`line_law`), so that
 
-    p(a | beta, lam) = N(a; mu, tau^2) Phi(k^(a) / s_k') / Phi(k^ / s_k),
+    p(a | v) = N(a; mu, tau^2) Phi(k^(a) / s_k') / Phi(k^ / s_k),
     mu = m^ + k^ s,    tau^2 = (1, s) L^{-1} (1, s)^T,
 
 with k^(a) and s_k' those of k once a is known as well; what lies beyond an end counts as that end. The expected
-information is the mutual information of y with (beta, lam), in nats, offset and contrast integrated out:
+information is the mutual information of y with v, in nats, offset and contrast integrated out:
 
-    I = E sum_y p(y | beta, lam) log p(y | beta, lam) - sum_y p(y) log p(y),
-    p(y | beta, lam) = int Binomial(y; n, a) p(a | beta, lam) da,    p(y) = E p(y | beta, lam).
+    I = E sum_y p(y | v) log p(y | v) - sum_y p(y) log p(y),
+    p(y | v) = int Binomial(y; n, a) p(a | v) da,    p(y) = E p(y | v).
 
 With a = sin(phi)^2 the binomial is about 1 / (2 sqrt(n)) wide in phi whatever a, so that grids of accuracies and of
 counts are even in phi; close to 0 and to n, where it is not smooth in y, every count is its own node.
@@ -32,7 +32,7 @@ from jaxkinetic._show import Shown
 from jaxkinetic._types import as_numbers, as_positions, check_type
 from jaxkinetic.inference.data.curves import RetrievalCurve
 from jaxkinetic.inference.posterior.posterior import Posterior
-from jaxkinetic.inference.posterior.predictive import Outlook, cut_normal
+from jaxkinetic.inference.posterior.predictive import LineLaws, cut_normal
 
 _DRAWS = 512
 _POSITIONS = 39
@@ -44,7 +44,7 @@ _ACCURACIES, _COUNTS, _MOST, _SINGLE = 4, 3, 4096, 64
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class NextMeasurement(Shown):
-    """Expected information of one more point, in nats: the region of (beta, lam) shrinks by about e^{-information}.
+    """Expected information of one more point, in nats: the allowed region shrinks by about e^{-information}.
 
     Attributes:
         posterior: what is known so far.
@@ -94,8 +94,8 @@ class NextMeasurement(Shown):
         return "\n".join(lines)
 
 
-def next_measurement(posterior: Posterior, n_questions: Any = None, sources: Any = None) -> NextMeasurement:
-    """Expected information about beta and lam, and about t and M where these are weighed, of one more point.
+def next_measurement(posterior: Posterior, *, n_questions: Any = None, sources: Any = None) -> NextMeasurement:
+    """Expected information of one more point about the parameters, and about the theory if several are weighed.
 
     Args:
         posterior: what is known so far.
@@ -104,7 +104,7 @@ def next_measurement(posterior: Posterior, n_questions: Any = None, sources: Any
         sources: positions in (0, 1] where it may be; 39 even ones between the first and the last item if None.
 
     Returns:
-        The information in nats: what the point says about the (beta, lam) that all curves share. A ridge along
+        The information in nats: what the point says about the parameters that all curves share. A ridge along
         which the point's accuracy stays the same stays.
 
     Raises:
@@ -120,7 +120,7 @@ def next_measurement(posterior: Posterior, n_questions: Any = None, sources: Any
     ends = np.array([(0.5 / c.n_items, 1 - 0.5 / c.n_items) if c.n_items else (0.0, 1.0) for c in posterior.curves])
     even = np.linspace(max(ends.min(), 0.5 / _POSITIONS), min(ends.max(), 1 - 0.5 / _POSITIONS), _POSITIONS)
     at = as_positions("sources", even if sources is None else sources)
-    known = posterior.outlook((np.arange(_DRAWS) + 0.5) / _DRAWS, at)
+    known = posterior.line_laws((np.arange(_DRAWS) + 0.5) / _DRAWS, at)
     found = np.stack(
         [np.stack([_of_curve(known, i, n) for n in counts], axis=1) for i in range(len(posterior.curves))]
     )
@@ -131,7 +131,7 @@ def next_measurement(posterior: Posterior, n_questions: Any = None, sources: Any
     return NextMeasurement(posterior, at, counts, np.maximum(whole, 0), error)
 
 
-def _of_curve(known: Outlook, index: int, n_questions: float) -> Float[np.ndarray, "source 3"]:
+def _of_curve(known: LineLaws, index: int, n_questions: float) -> Float[np.ndarray, "source 3"]:
     """Information of a point of one curve from all draws, from the even and from the odd ones."""
     (m, k), covariance = known.mean[:, index].T, known.covariance[:, index]
     s = known.shape[:, index].T

@@ -2,83 +2,87 @@
 
 A curve measured at positions sigma_i with n_i questions each has binomial counts of mean n_i A_i,
 
-    A_i = c0 + c1 S_t(sigma_i; beta, lam),    F = sum_i n_i / (A_i (1 - A_i)) grad A_i grad A_i^T
+    A_i = c0 + c1 s(sigma_i; parameters),    F = sum_i n_i / (A_i (1 - A_i)) grad A_i grad A_i^T
 
-in theta = (beta, lam, c0, c1); t and M are fixed.
+in theta = (parameters, c0, c1), with s the shape of a theory: S_t for the paper's.
 """
 
 import dataclasses
-from functools import partial
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from jaxkinetic import theories
 from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import (
+    as_numbers,
     check_choice,
     check_finite,
     check_level,
     check_positions,
-    check_positive,
-    round_up,
+    check_type,
     trusted,
 )
-from jaxkinetic.limit import closed_form
-from jaxkinetic.model import ALiBi, ExpCosine, required_modes
+from jaxkinetic.theories import Theory
 
-PARAMETERS = ("beta", "lam", "c0", "c1")
 _RANK_TOLERANCE = 1e-12
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class PlannedExperiment(Shown):
-    """Expected information of one curve about theta = (beta, lam, c0, c1).
+    """Expected information of one curve about theta = (parameters, c0, c1).
 
     Attributes:
-        theta: values of `PARAMETERS`, (4,).
-        time: depth t, fixed.
-        vocab_size: vocabulary size M, fixed.
+        theory: what gives the shape of the curve.
+        theta: values of ``names``, (P,).
         sources: positions sigma_0, (S,).
         n_questions: questions at each position, (S,).
         accuracy: expected accuracies, (S,).
-        information: Fisher information F, symmetric and positive semi-definite, (4, 4).
-        covariance: inverse of F, (4, 4); infinite variances where the experiment is blind.
-        identified: for each of `PARAMETERS`, whether F bounds its error.
+        information: Fisher information F, symmetric and positive semi-definite, (P, P).
+        covariance: inverse of F, (P, P); infinite variances where the experiment is blind.
+        identifiable: for each of ``names``, whether F bounds its error.
     """
 
+    theory: Theory
     theta: Float[np.ndarray, " parameter"]
-    time: float
-    vocab_size: float
     sources: Float[np.ndarray, " source"]
     n_questions: Float[np.ndarray, " source"]
     accuracy: Float[np.ndarray, " source"]
     information: Float[np.ndarray, "parameter parameter"]
     covariance: Float[np.ndarray, "parameter parameter"]
-    identified: dict[str, bool]
+    identifiable: dict[str, bool]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the theory's parameters, "c0" and "c1"."""
+        return (*self.theory.names, "c0", "c1")
 
     @property
     def standard_errors(self) -> dict[str, float]:
-        """Expected standard error of each of `PARAMETERS`, infinite where it is unidentified."""
-        return dict(zip(PARAMETERS, np.sqrt(np.diag(self.covariance)).tolist(), strict=True))
+        """Expected standard error of each of ``names``, infinite where it is unidentified."""
+        return dict(zip(self.names, np.sqrt(np.diag(self.covariance)).tolist(), strict=True))
 
     def describe(self, name: str) -> str:
         """Value and expected standard error in words, with "unidentified" where there is none."""
-        check_choice("name", name, PARAMETERS)
-        value = float(self.theta[PARAMETERS.index(name)])
-        if not self.identified[name]:
+        check_choice("name", name, self.names)
+        value = float(self.theta[self.names.index(name)])
+        if not self.identifiable[name]:
             return f"{value:.4g}, unidentified"
         error = self.standard_errors[name]
-        # Linear errors wider than the sharpness itself say no more than that it cannot be told.
-        blind = " (as good as unidentified)" if name == "beta" and error > value else ""
+        # Linear errors wider than a positive parameter itself say no more than that it cannot be told.
+        positive = [p.name for p in self.theory.parameters if p.scale == "log"]
+        blind = " (as good as unidentified)" if name in positive and error > value else ""
         return f"{value:.4g} +- {error:.3g}{blind}"
 
     def band(self, sources: Any, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Accuracy and the ends of its band, (S,) each, from the errors of all four parameters: the delta method.
+        """Accuracy and the ends of its band, (S,) each, from the errors of all parameters: the delta method.
 
         The variance of A(sigma_0) is grad A^T F^{-1} grad A. A combination of parameters to which the experiment is
         blind opens the band where A depends on it.
@@ -89,7 +93,7 @@ class PlannedExperiment(Shown):
         """
         check_level(level)
         at = _positions(sources)
-        mean, gradient = _evaluate(self.theta, self.time, self.vocab_size, at)
+        mean, gradient = _evaluate(self.theta, self.theory, at)
         seen, blind = spectrum(self.information)
         half = np.sqrt(np.sum((gradient @ seen) ** 2, axis=1))
         size = np.linalg.norm(gradient * _scale(self.information), axis=1)
@@ -101,48 +105,48 @@ class PlannedExperiment(Shown):
 def plan_experiment(
     sources: Any,
     n_questions: Any,
-    beta: float,
-    lam: float,
+    values: Mapping[str, float] | Sequence[float],
+    *,
     c0: float,
     c1: float,
-    time: float = 1.0,
-    vocab_size: float = 8,
+    theory: Theory | None = None,
 ) -> PlannedExperiment:
-    """Fisher information that a planned curve carries about beta, lam, c0 and c1.
+    """Fisher information that a planned curve carries about the parameters of a theory, c0 and c1.
+
+    >>> import jaxkinetic as jk
+    >>> planned = jk.plan_experiment([0.1, 0.3, 0.5, 0.7, 0.9], 2655, {"beta": 1.0, "lam": 2.0}, c0=0.4, c1=0.1)
+    >>> planned.identifiable["lam"]
+    True
 
     Args:
         sources: positions sigma_0 in (0, 1], (S,).
         n_questions: questions at each position, one number or (S,).
-        beta: sharpness > 0.
-        lam: positional bias.
-        c0: accuracy where S_t = 0.
-        c1: accuracy for a unit of S_t, not negative.
-        time: depth t > 0.
-        vocab_size: vocabulary size M >= 2, a real number.
+        values: of the theory's parameters, by name or in their order; within their ranges.
+        c0: accuracy where the shape is 0.
+        c1: accuracy for a unit of the shape, not negative.
+        theory: what gives the shape; `theories.paper` if None.
 
     Raises:
         ValueError: on arguments out of range, repeated positions, zero questions, or accuracies outside (0, 1).
     """
+    theory = theories.paper() if theory is None else theory
+    check_type("theory", theory, Theory)
     at = _positions(sources)
     if np.unique(at).size < at.size:
         raise ValueError(f"Argument `sources` must not repeat a position, but is {np.sort(at)}.")
-    counts = np.asarray(n_questions, dtype=float)
-    check_sensible(n_questions=counts, time=time, vocab_size=vocab_size)
+    counts = as_numbers("n_questions", n_questions)
+    check_sensible(n_questions=counts)
     if counts.ndim > 1 or counts.size not in (1, at.size) or not np.all(np.isfinite(counts) & (counts >= 1)):
         raise ValueError(
             f"Argument `n_questions` must be at least 1, one or for each position, but is {n_questions}."
         )
     counts = np.broadcast_to(counts, at.shape).astype(float)
-    for name, value in (("beta", beta), ("time", time)):
-        check_positive(name, value)
-    for name, value in (("lam", lam), ("c0", c0), ("c1", c1), ("vocab_size", vocab_size)):
+    for name, value in (("c0", c0), ("c1", c1)):
         check_finite(name, value)
-    if vocab_size < 2:
-        raise ValueError(f"Argument `vocab_size` must be at least 2, but is {vocab_size}.")
     if c1 < 0:
         raise ValueError(f"Argument `c1` must not be negative, but is {c1}.")
-    theta = np.array([beta, lam, c0, c1], dtype=float)
-    mean, gradient = _evaluate(theta, float(time), float(vocab_size), at)
+    theta = np.array([*_in_order(values, theory), c0, c1], dtype=float)
+    mean, gradient = _evaluate(theta, theory, at)
     if not np.all((mean > 0) & (mean < 1)):
         raise ValueError(
             f"Arguments `c0` and `c1` must give accuracies within (0, 1), but give {mean.min():.3g} "
@@ -152,13 +156,36 @@ def plan_experiment(
     information = standardised.T @ standardised
     seen, blind = spectrum(information)
     variance = seen @ seen.T
-    identified = np.linalg.norm(blind, axis=1) <= 1e-6 * _scale(information)
-    covariance = np.where(identified[:, None] & identified[None, :], variance, np.nan)
-    np.fill_diagonal(covariance, np.where(identified, np.diag(variance), np.inf))
+    identifiable = np.linalg.norm(blind, axis=1) <= 1e-6 * _scale(information)
+    covariance = np.where(identifiable[:, None] & identifiable[None, :], variance, np.nan)
+    np.fill_diagonal(covariance, np.where(identifiable, np.diag(variance), np.inf))
+    names = (*theory.names, "c0", "c1")
     return PlannedExperiment(
-        theta, float(time), float(vocab_size), at, counts, mean, information, covariance,
-        dict(zip(PARAMETERS, identified.tolist(), strict=True)),
+        theory, theta, at, counts, mean, information, covariance,
+        dict(zip(names, identifiable.tolist(), strict=True)),
     )  # fmt: skip
+
+
+def _in_order(values, theory):
+    """Values of a theory's parameters in their order, each within its range."""
+    if isinstance(values, Mapping):
+        if set(values) != set(theory.names):
+            raise ValueError(
+                f"Argument `values` must name {', '.join(theory.names)}, but names {', '.join(map(str, values))}."
+            )
+        values = [values[name] for name in theory.names]
+    values = as_numbers("values", values)
+    if values.shape != (len(theory.parameters),):
+        raise ValueError(
+            f"Argument `values` must hold one of each of {', '.join(theory.names)}, but has shape {values.shape}."
+        )
+    for parameter, value in zip(theory.parameters, values, strict=True):
+        low, high = float(parameter.low), float(parameter.high)
+        if not low <= value <= high:
+            raise ValueError(
+                f"Argument `{parameter.name}` must lie in the theory's range, {low:g} to {high:g}, but is {value}."
+            )
+    return values
 
 
 def _scale(information):
@@ -194,25 +221,18 @@ def _positions(sources):
     return at
 
 
-def _evaluate(theta, time, vocab_size, sources):
-    n_modes = round_up(required_modes(float(theta[0]), jnp.result_type(float)), 8)
-    kept = min(n_modes, closed_form.growing_modes(vocab_size))
-    found = _accuracy_and_gradient(jnp.asarray(theta), time, vocab_size, jnp.asarray(sources), n_modes, kept)
+def _evaluate(theta, theory, sources):
+    found = _accuracy_and_gradient(jnp.asarray(theta), theory, jnp.asarray(sources))
     mean, gradient = (np.asarray(x, float) for x in found)
     return mean, gradient
 
 
-@partial(jax.jit, static_argnums=(4, 5))
+@eqx.filter_jit
 @trusted()
-def _accuracy_and_gradient(theta, time, vocab_size, sources, n_modes, n_kept):
+def _accuracy_and_gradient(theta, theory, sources):
     def accuracy(theta):
-        beta, lam, c0, c1 = theta
-        rates = ExpCosine(beta, n_modes=n_modes).growth_rates()[:n_kept]
-        log_weights = closed_form.log_mode_weights(vocab_size, n_kept)
-        values = jax.vmap(lambda s: closed_form.profile(rates, log_weights, time, s, ALiBi(lam), signed=False))(
-            sources
-        )
-        mean = c0 + c1 * values
+        shape, log_scale = theory.log_shape(theta[:-2], sources)
+        mean = theta[-2] + theta[-1] * shape * jnp.exp(log_scale)
         return mean, mean
 
     gradient, mean = jax.jacfwd(accuracy, has_aux=True)(theta)

@@ -77,8 +77,8 @@ def plot_likelihood(
     best = {"color": colour or "white", "mec": "black", "ms": 11, "clip_on": False, "zorder": 5, "label": label}
     ax.plot(*fit.values.values(), "*", **best)
     first, second = fit.theory.parameters
-    _set_scale(ax.xaxis, first, 0.1)
-    _set_scale(ax.yaxis, second, 0.1)
+    set_scale(ax.xaxis, first, 0.1)
+    set_scale(ax.yaxis, second, 0.1)
     ax.set_xlim(x.min(), x.max())
     ax.set_ylim(y.min(), y.max())
     return ax
@@ -93,14 +93,14 @@ def plot_profiled(fit: CurveFit, name: str, ax: Axes | None = None, colour: str 
     ax.plot(profile.values[:, k], profile.chi2 - fit.chi2, color=colour, lw=1.6)
     ax.axvspan(interval.low, interval.high, color=colour, alpha=0.15, lw=0)
     ax.plot(fit.values[name], 0, "*", color="white", mec="black", ms=11, clip_on=False, zorder=5)
-    _set_scale(ax.xaxis, parameter, 0.1)
+    set_scale(ax.xaxis, parameter, 0.1)
     ax.set_xlim(float(parameter.low), float(parameter.high))
     ax.set_ylim(0, 12)
     ax.set_ylabel(r"$\chi^2 - \chi^2_{\min}$")
     return ax
 
 
-def _set_scale(axis: Axis, parameter: Parameter, linear: float) -> None:
+def set_scale(axis: Axis, parameter: Parameter, linear: float) -> None:
     """Scale and label an axis for a parameter; an "asinh" scale is linear within a share of its width."""
     width = {"linthresh": linear * parameter.width, "linscale": 0.6}
     kind = {"log": "log", "asinh": "symlog", "linear": "linear"}[parameter.scale]
@@ -174,7 +174,7 @@ def plot_intervals(fits: Sequence[CurveFit], name: str, ax: Axes | None = None) 
     """Draw the interval of one parameter of every fit, the best points, and arrows where an end is open."""
     ax = ax or plt.gca()
     parameters = fits[0].theory.parameters
-    _set_scale(ax.xaxis, next(p for p in parameters if p.name == name), 0.01)
+    set_scale(ax.xaxis, next(p for p in parameters if p.name == name), 0.01)
     low, high = (min(f.intervals[name].low for f in fits), max(f.intervals[name].high for f in fits))
     for row, fit in enumerate(fits):
         interval, colour = fit.intervals[name], COLOURS[2] if fit.identifiable[name] else COLOURS[0]

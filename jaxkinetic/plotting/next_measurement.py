@@ -1,4 +1,4 @@
-"""Where one more point would tell most about beta and lam."""
+"""Where one more point would tell most about the parameters."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,7 +26,8 @@ def plot_information(found: NextMeasurement, curve: int, ax: Axes | None = None)
     ax.plot(there, np.zeros_like(there), "|", color="black", ms=9, mew=1.2, label="measured", clip_on=False)
     ax.set_xlim(0, 1)
     ax.set_xlabel(r"position of one more point, $\sigma_0$")
-    ax.set_ylabel(r"expected information on $(\beta, \lambda)$, nats")
+    names = ", ".join(p.short for p in found.posterior.parameters)
+    ax.set_ylabel(f"expected information on ({names}), nats")
     return ax
 
 

@@ -1,6 +1,5 @@
 """The paper's theory: one head with the exponential-cosine kernel and ALiBi, uniform prompts."""
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -10,10 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._bounds import check_sensible
-from jaxkinetic._types import Scalar, as_numbers, check_positive, trusted
+from jaxkinetic._types import Scalar, as_numbers, round_up, trusted
 from jaxkinetic.limit import closed_form
 from jaxkinetic.limit.mode_series import largest_exponent, mode_sum
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, required_modes
+from jaxkinetic.theories.coordinates import Coordinates, SeparateCoordinates
 from jaxkinetic.theories.parameter import Parameter
 from jaxkinetic.theories.ridge import RidgeCoordinates
 from jaxkinetic.theories.theory import Theory, checked_depth, model_shape
@@ -27,8 +27,9 @@ class Paper(Theory):
     name: str = eqx.field(static=True)
     parameters: tuple[Parameter, ...]
     time: Scalar
-    vocab_size: int = eqx.field(static=True)
+    vocab_size: float = eqx.field(static=True)
     n_modes: int = eqx.field(static=True)
+    has_ridge: bool = eqx.field(static=True)
 
     @trusted()
     def model(self, beta: Scalar, lam: Scalar) -> CausalAttention:
@@ -40,9 +41,23 @@ class Paper(Theory):
         return model_shape(self.model(*values), self.time, self.vocab_size, sources)
 
     @property
-    def coordinates(self) -> RidgeCoordinates:
-        """Those along the ridge."""
-        return RidgeCoordinates(*self.parameters)
+    def coordinates(self) -> Coordinates:
+        """Those along the ridge, where the range of lam includes 0."""
+        beta, lam = self.parameters
+        return RidgeCoordinates(beta, lam) if self.has_ridge else SeparateCoordinates((beta, lam))
+
+    def row_width(self, first: Any) -> Any:
+        """The ridge lam ~ beta is as wide for every beta where cells are even in arcsinh(4 lam / beta)."""
+        return np.minimum(self.parameters[1].width, first / 4)
+
+    @property
+    def widest(self) -> "Paper":
+        """Over the default ranges as well as its own."""
+        ranges = [
+            (min(float(p.low), low), max(float(p.high), high))
+            for p, (low, high) in zip(self.parameters, (BETA_RANGE, LAM_RANGE), strict=True)
+        ]
+        return paper(self.time, self.vocab_size, beta_range=ranges[0], lam_range=ranges[1])
 
     def quantities(self, values: np.ndarray) -> dict[str, float]:
         """The combination of parameters to which shallow curves are sensitive, r = 2 lam / (a_1 t)."""
@@ -51,7 +66,7 @@ class Paper(Theory):
         return {"ridge": 2 * lam / (rate * float(self.time))}
 
     def __str__(self) -> str:
-        return f"{self.name}(sigma_0; beta, lam), t = {float(self.time):g}, M = {self.vocab_size}"
+        return f"{self.name}(sigma_0; beta, lam), t = {float(self.time):g}, M = {self.vocab_size:g}"
 
     @trusted()
     def row_shapes(
@@ -82,7 +97,7 @@ class Paper(Theory):
 
 def paper(
     time: Any = 1.0,
-    vocab_size: int = 8,
+    vocab_size: float = 8,
     *,
     beta_range: tuple[float, float] = BETA_RANGE,
     lam_range: tuple[float, float] = LAM_RANGE,
@@ -93,20 +108,19 @@ def paper(
 
     Args:
         time: depth t > 0.
-        vocab_size: vocabulary size M >= 2 of the decoder.
+        vocab_size: vocabulary size M >= 2 of the decoder; it need not be whole.
         beta_range: sharpness that is searched; its upper end sets the number of modes.
-        lam_range: positional bias that is searched; it has to include 0.
+        lam_range: positional bias that is searched.
     """
     time = checked_depth(time, vocab_size)
     for name, given in (("beta_range", beta_range), ("lam_range", lam_range)):
         if as_numbers(name, given).shape != (2,):
             raise ValueError(f"Argument `{name}` must be two numbers, but is {given!r}.")
-    check_positive("beta_range", np.asarray(beta_range, float))
     check_sensible(beta_range=beta_range, lam_range=lam_range)
-    if not (-math.inf < lam_range[0] < 0 < lam_range[1] < math.inf):
-        raise ValueError(f"Argument `lam_range` must be finite and include 0, but is {lam_range}.")
     parameters = (
         Parameter("beta", *beta_range, scale="log", symbol=r"\beta", meaning="sharpness of attention"),
         Parameter("lam", *lam_range, scale="asinh", symbol=r"\lambda", meaning="positional bias"),
     )
-    return Paper("S_t", parameters, time, vocab_size, required_modes(float(beta_range[1]), np.float64))
+    # Ranges that need about as many modes share what is compiled.
+    n_modes = round_up(required_modes(float(beta_range[1]), np.float64), 8)
+    return Paper("S_t", parameters, time, vocab_size, n_modes, bool(lam_range[0] < 0 < lam_range[1]))

@@ -57,24 +57,46 @@ class Parameter(eqx.Module):
         """What it is and its symbol, for an axis."""
         return f"{self.meaning}, {self.short}" if self.meaning else self.short
 
+    @property
+    def flat(self) -> str:
+        """In words, the prior that is flat in its scale over its range."""
+        scale = {"log": f"log({self.name})", "asinh": f"arcsinh({self.name} / {self.width:g})"}
+        return f"flat in {scale.get(self.scale, self.name)}, {float(self.low):g} to {float(self.high):g}"
+
+    def scaled(self, value: Any, width: Any = None) -> Any:
+        """Coordinate of a value in which the search is even: log(p), arcsinh(p / width) or p; NumPy or JAX.
+
+        Args:
+            value: an array of values.
+            width: of an "asinh" scale; the parameter's own if None.
+        """
+        if self.scale == "linear":
+            return value
+        xp = value.__array_namespace__()
+        return xp.log(value) if self.scale == "log" else xp.asinh(value / (self.width if width is None else width))
+
+    def unscaled(self, scaled: Any, width: Any = None) -> Any:
+        """Value at a coordinate of `scaled`."""
+        if self.scale == "linear":
+            return scaled
+        xp = scaled.__array_namespace__()
+        return xp.exp(scaled) if self.scale == "log" else (self.width if width is None else width) * xp.sinh(scaled)
+
     def value_at(self, share: Any) -> Any:
-        """Value at a share of the range in its scale; NumPy or JAX."""
-        low, high = (self._scaled(end, share) for end in (self.low, self.high))
-        return self._unscaled(low + (high - low) * share)
+        """Value at a share of the range in its scale."""
+        low, high = self.scaled(self.low), self.scaled(self.high)
+        return self.unscaled(low + (high - low) * share)
 
     def share_of(self, value: Any) -> Any:
         """Share of the range, in its scale, at a value."""
-        low, high = (self._scaled(end, value) for end in (self.low, self.high))
-        return (self._scaled(value, value) - low) / (high - low)
+        low, high = self.scaled(self.low), self.scaled(self.high)
+        return (self.scaled(value) - low) / (high - low)
 
     def nodes(self, n: int, best: float) -> np.ndarray:
         """Values that cover the range; on an "asinh" scale they crowd round zero on the scale of the best value."""
-        share = np.linspace(0, 1, n)
-        if self.scale != "asinh":
-            return self.value_at(share)
         width = max(min(abs(best), self.width), _FINEST * self.width)
-        low, high = np.arcsinh(self.low / width), np.arcsinh(self.high / width)
-        return width * np.sinh(low + (high - low) * share)
+        low, high = self.scaled(self.low, width), self.scaled(self.high, width)
+        return self.unscaled(low + (high - low) * np.linspace(0, 1, n), width)
 
     def is_at_edge(self, value: float) -> bool:
         """Whether a value is within one per cent of an end of the range: of its span, or relative to the end."""
@@ -83,16 +105,3 @@ class Parameter(eqx.Module):
             return value < (1 + _EDGE) * low or value > high / (1 + _EDGE)
         near = (high - low, high - low) if self.scale == "linear" else (abs(low), abs(high))
         return value < low + _EDGE * near[0] or value > high - _EDGE * near[1]
-
-    def _scaled(self, value, like):
-        xp = like.__array_namespace__()
-        value = xp.asarray(value)
-        if self.scale == "log":
-            return xp.log(value)
-        return xp.asinh(value / self.width) if self.scale == "asinh" else value
-
-    def _unscaled(self, scaled):
-        xp = scaled.__array_namespace__()
-        if self.scale == "log":
-            return xp.exp(scaled)
-        return self.width * xp.sinh(scaled) if self.scale == "asinh" else scaled

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._bounds import check_sensible
-from jaxkinetic._types import Scalar, as_float, check_at_least, check_positive, trusted
+from jaxkinetic._types import Scalar, as_float, as_numbers, check_positive, trusted
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import CausalAttention
 from jaxkinetic.theories.coordinates import Coordinates, SeparateCoordinates
@@ -72,6 +72,18 @@ class Theory(eqx.Module):
             return shape * jnp.exp(jnp.minimum(at_wanted - log_scale, _LARGEST_EXPONENT))
         return shape * jnp.exp(-_log_largest(shape))
 
+    def row_width(self, first: Any) -> Any:
+        """Width of the scale of the second of two parameters in which its cells are even, beside a first, (R,).
+
+        The rows of a posterior's grid may need finer cells than the prior's own scale has.
+        """
+        return np.full(np.shape(first), self.parameters[1].width)
+
+    @property
+    def widest(self) -> "Theory":
+        """The theory over ranges that leave out no curve met so far; itself unless it knows of any."""
+        return self
+
     @trusted()
     def row_shapes(
         self,
@@ -79,9 +91,15 @@ class Theory(eqx.Module):
         second: Float[Array, "row column"],
         sources: Float[Array, "curve position"],
     ) -> Float[Array, "row column curve position"]:
-        """`scaled_shape` of every curve on rows of equal first of two parameters, which may share their work."""
-        one = lambda a, b: jax.vmap(lambda own: self.scaled_shape(jnp.stack([a, b]), own))(sources)  # noqa: E731
-        return jax.vmap(lambda a, row: jax.vmap(lambda b: one(a, b))(row))(first, second)
+        """`scaled_shape` of every curve on rows of equal first of two parameters, which may share their work.
+
+        NaN where a way that shares it does not serve.
+        """
+
+        def one(a, b):
+            return jax.vmap(lambda own: self.scaled_shape(jnp.stack([a, b]), own))(sources)
+
+        return jax.lax.map(lambda row: jax.vmap(one, (None, 0))(*row), (first, second))
 
 
 class FunctionTheory(Theory):
@@ -104,7 +122,7 @@ class ModelTheory(Theory):
     parameters: tuple[Parameter, ...]
     build: Callable[..., CausalAttention] = eqx.field(static=True)
     time: Scalar
-    vocab_size: int = eqx.field(static=True)
+    vocab_size: float = eqx.field(static=True)
 
     def log_shape(self, values: Values, sources: Positions) -> tuple[Positions, Scalar]:
         """The profile of the model."""
@@ -155,7 +173,7 @@ def of_model(
     parameters: Sequence[Parameter],
     *,
     time: Any = 1.0,
-    vocab_size: int = 8,
+    vocab_size: float = 8,
     name: str = "S_t",
 ) -> Theory:
     """A theory given by a model of attention with ALiBi weights: the profile S_t of uniform prompts (1.21).
@@ -164,7 +182,7 @@ def of_model(
         build: (*values) -> model, traceable. A kernel whose parameters are fitted needs its ``n_modes``.
         parameters: what the values are, in their order.
         time: depth t > 0.
-        vocab_size: vocabulary size M >= 2 of the decoder.
+        vocab_size: vocabulary size M >= 2 of the decoder; it need not be whole.
         name: what to call it.
     """
     if not callable(build):
@@ -187,7 +205,8 @@ def _try_out(theory: Theory, argument: str, what: str) -> None:
 
 def checked_depth(time: Any, vocab_size: Any) -> Scalar:
     """Return a depth t > 0 as an array, beside a vocabulary of at least 2."""
-    check_at_least("vocab_size", vocab_size, 2)
+    if as_numbers("vocab_size", vocab_size).ndim or not vocab_size >= 2:
+        raise ValueError(f"Argument `vocab_size` must be a number of at least 2, but is {vocab_size}.")
     check_sensible(time=time, vocab_size=vocab_size)
     return as_float(check_positive("time", time))
 

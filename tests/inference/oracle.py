@@ -49,7 +49,7 @@ def line(points: Points, values: Doubles) -> tuple[float, float, float]:
 
 
 def chi2(curves: Sequence[Points], beta: float, lam: float, time: float = 1.0, vocab_size: int = 8) -> float:
-    """Chi-squared of all curves with the nuisances at their best."""
+    """Chi-squared of all curves with their lines at their best."""
     return sum(line(p, shape(p.sources, beta, lam, time, vocab_size))[2] for p in curves)
 
 

@@ -9,13 +9,14 @@ from scipy import special, stats
 
 import jaxkinetic as jk
 from jaxkinetic import NextMeasurement, Posterior, Priors, RetrievalCurve, curve_posterior, next_measurement
-from jaxkinetic.inference.posterior.predictive import Outlook, cut_normal
+from jaxkinetic.inference.posterior.predictive import LineLaws, cut_normal
 from tests.inference import oracle
 
 pytestmark = pytest.mark.optimized
 
 VOCAB = 3
-PRIORS = Priors(beta_range=(0.3, 8.0), lam_range=(-5.0, 50.0), contrast_spread=0.3)
+PRIORS = Priors(contrast_spread=0.3)
+THEORY = jk.theories.paper(vocab_size=VOCAB, beta_range=(0.3, 8.0), lam_range=(-5.0, 50.0))
 AT = np.array([0.02, 0.2, 0.6, 0.98])
 
 
@@ -29,18 +30,18 @@ def planted(n_positions, n_questions, contrast, beta=2.0, lam=6.0, low=0.2):
 
 @functools.cache
 def vague():
-    return curve_posterior(planted(6, 200, 0.3), vocab_size=VOCAB, priors=PRIORS, grid=(32, 32))
+    return curve_posterior(planted(6, 200, 0.3), theory=THEORY, priors=PRIORS, grid=(32, 32))
 
 
 @functools.cache
 def told() -> NextMeasurement:
-    return next_measurement(vague(), (200, 3000), AT)
+    return next_measurement(vague(), n_questions=(200, 3000), sources=AT)
 
 
 @functools.cache
 def near(low, high):
     """A curve whose accuracies lie between two values, of which one may be close to 0 or 1."""
-    return curve_posterior(planted(6, 200, high - low, low=low), vocab_size=VOCAB, priors=PRIORS, grid=(32, 32))
+    return curve_posterior(planted(6, 200, high - low, low=low), theory=THEORY, priors=PRIORS, grid=(32, 32))
 
 
 def by_summation(posterior, source, n_questions):
@@ -48,7 +49,7 @@ def by_summation(posterior, source, n_questions):
 
     For each cell and k the offset is normal; accuracies beyond 0 and 1 are those ends, and answers are binomial.
     """
-    curve, mass = posterior.curves[0], posterior.mass[0, 0]
+    curve, mass = posterior.curves[0], posterior.mass[0]
     weight = curve.standard_error**-2
     k = np.linspace(0, 1.2, 241)
     edges = np.sin(np.linspace(0, np.pi / 2, 1201)) ** 2
@@ -56,7 +57,9 @@ def by_summation(posterior, source, n_questions):
     of_m = 1 / (weight.sum() + PRIORS.mean_spread**-2)
     given = []
     for i, j in cells:
-        both = oracle.shape(np.append(curve.sources, source), posterior.beta[i], posterior.lam[i, j], 1.0, VOCAB)
+        both = oracle.shape(
+            np.append(curve.sources, source), posterior.first[i], posterior.second[i, j], 1.0, VOCAB
+        )
         s = (both - both[:-1].mean()) / both[:-1].std()
         left = curve.accuracy - k[:, None] * s[:-1]
         m = of_m * (left @ weight + PRIORS.mean / PRIORS.mean_spread**2)
@@ -87,7 +90,7 @@ def test_information_is_that_of_a_direct_sum(source):
 @pytest.mark.parametrize(("low", "high", "source"), [(0.85, 0.999, 0.98), (0.6, 0.95, 0.98), (0.02, 0.12, 0.2)])
 def test_information_close_to_all_right_or_all_wrong_is_that_of_binomial_answers(low, high, source):
     """A normal law of one width for all draws was off by 15 to 35 per cent here, at 200 questions."""
-    found = next_measurement(near(low, high), (200, 1000), [source])
+    found = next_measurement(near(low, high), n_questions=(200, 1000), sources=[source])
     expected = [by_summation(near(low, high), source, n) for n in (200, 1000)]
     np.testing.assert_allclose(found.information[0, 0], expected, rtol=0.06)
 
@@ -96,15 +99,15 @@ def test_error_is_the_distance_between_halves_of_the_draws(monkeypatch):
     """Draws of two accuracies a, b in the order a, a, a, b: halves that see only a, and both of them equally."""
     accuracies = np.tile([0.2, 0.2, 0.2, 0.4], 128)
 
-    def outlook(self, share, sources):
+    def line_laws(self, share, sources):
         del self
         assert share.size == accuracies.size
         lines = np.stack([accuracies, np.full(share.size, 10.0)], axis=1)[:, None]
         covariance = np.broadcast_to(np.diag([1e-12, 1e-12]), (share.size, 1, 2, 2))
-        return Outlook(lines, covariance, np.zeros((share.size, 1, sources.size)))
+        return LineLaws(lines, covariance, np.zeros((share.size, 1, sources.size)))
 
-    monkeypatch.setattr(Posterior, "outlook", outlook)
-    found = next_measurement(vague(), 30, [0.5])
+    monkeypatch.setattr(Posterior, "line_laws", line_laws)
+    found = next_measurement(vague(), n_questions=30, sources=[0.5])
     a, b = stats.binom.pmf(np.arange(31)[:, None], 30, [0.2, 0.4]).T
 
     def information(share):
@@ -122,15 +125,16 @@ def test_error_is_the_distance_between_halves_of_the_draws(monkeypatch):
 def test_information_of_a_well_known_curve_is_that_of_fisher():
     """Half the gain of the log determinant of Fisher's matrix, offset and contrast taken out."""
     curve = planted(16, 20_000, 0.6)
-    posterior = curve_posterior(curve, vocab_size=VOCAB, priors=PRIORS)
-    found = next_measurement(posterior, 80_000, [0.1, 0.5, 0.99])
+    posterior = curve_posterior(curve, theory=THEORY, priors=PRIORS)
+    found = next_measurement(posterior, n_questions=80_000, sources=[0.1, 0.5, 0.99])
     fit = jk.fit_curves(curve, theory=jk.theories.paper(vocab_size=VOCAB))
     model = jk.CausalAttention(jk.ExpCosine(fit.beta), jk.ALiBi(fit.lam))
     values = np.asarray(jk.retrieval_profile(model, 1.0, VOCAB, curve.sources).values)
     c1, c0 = np.polyfit(values, curve.accuracy, 1, w=1 / curve.standard_error)
 
     def log_determinant(sources, n_questions):
-        f = jk.plan_experiment(sources, n_questions, fit.beta, fit.lam, c0, c1, vocab_size=VOCAB).information
+        planned = jk.plan_experiment(sources, n_questions, fit.values, c0=c0, c1=c1, theory=fit.theory)
+        f = planned.information
         return np.linalg.slogdet(f)[1] - np.linalg.slogdet(f[2:, 2:])[1]
 
     known = np.full(16, 20_000.0)
@@ -160,10 +164,10 @@ def test_a_curve_the_wrong_way_up_says_little_but_no_nonsense():
     """Contrasts are pressed against zero, seventy standard deviations away from where the data have them."""
     right = planted(12, 200, 0.0)
     curve = RetrievalCurve(right.sources, 0.3 + 0.4 * np.sin(np.pi * right.sources), 20_000)
-    posterior = curve_posterior(curve, vocab_size=VOCAB, priors=PRIORS)
+    posterior = curve_posterior(curve, theory=THEORY, priors=PRIORS)
     for band in posterior.predict(curve):
         assert np.all((band > 0) & (band < 1))
-    found = next_measurement(posterior, 1000, AT)
+    found = next_measurement(posterior, n_questions=1000, sources=AT)
     assert np.all(np.isfinite(found.information))
     assert found.information.max() < 0.1
 
@@ -182,7 +186,9 @@ def test_a_curve_has_no_points_beyond_its_items():
         RetrievalCurve(c.sources, c.accuracy, c.n_questions, n_items=n)
         for c, n in ((planted(5, 300, 0.3), 5), (planted(20, 300, 0.3), 20))
     )
-    found = next_measurement(curve_posterior([few, many], vocab_size=VOCAB, priors=PRIORS, grid=(32, 32)), 300)
+    found = next_measurement(
+        curve_posterior([few, many], theory=THEORY, priors=PRIORS, grid=(32, 32)), n_questions=300
+    )
     assert (found.sources[0], found.sources[-1]) == (pytest.approx(0.025), pytest.approx(0.975))
     inside = (found.sources > 0.1 - 1e-6) & (found.sources < 0.9 + 1e-6)
     assert np.all(np.isnan(found.information[0, ~inside, 0]))
@@ -193,7 +199,9 @@ def test_a_curve_has_no_points_beyond_its_items():
 def test_where_no_curve_has_an_item_there_is_no_best_point():
     curve = planted(5, 300, 0.3)
     short = RetrievalCurve(curve.sources, curve.accuracy, curve.n_questions, n_items=5)
-    found = next_measurement(curve_posterior(short, vocab_size=VOCAB, priors=PRIORS, grid=(32, 32)), 300, [0.95])
+    found = next_measurement(
+        curve_posterior(short, theory=THEORY, priors=PRIORS, grid=(32, 32)), n_questions=300, sources=[0.95]
+    )
     assert np.all(np.isnan(found.information))
     assert "no position lies between its first and last item" in str(found)
     with pytest.raises(ValueError, match="Argument `sources` had no position between the first and the last item"):

@@ -17,6 +17,7 @@ from jaxkinetic import (
     fit_curves,
     load_curves,
     plan_experiment,
+    theories,
 )
 from jaxkinetic.inference.posterior.grid_likelihood import log_likelihood
 from jaxkinetic.limit import closed_form
@@ -25,7 +26,8 @@ from tests.inference import oracle
 pytestmark = pytest.mark.optimized
 
 BETA, LAM, VOCAB = 2.0, 6.0, 3
-PRIORS = Priors(beta_range=(0.3, 8.0), lam_range=(-5.0, 50.0), contrast_spread=0.3)
+A = theories.Parameter("a", 0.0, 1.0)
+PRIORS = Priors(contrast_spread=0.3)
 GRID = (48, 48)
 
 
@@ -37,9 +39,13 @@ def planted(n_positions=16, n_questions=5000, seed=0, beta=BETA, lam=LAM, contra
     return RetrievalCurve(sources, counts / n_questions, n_questions)
 
 
+def theory(beta_range=(0.3, 8.0), lam_range=(-5.0, 50.0), time=1.0, vocab_size=VOCAB):
+    return theories.paper(time, vocab_size, beta_range=beta_range, lam_range=lam_range)
+
+
 @functools.cache
 def wide() -> Posterior:
-    return curve_posterior(planted(10, 400), vocab_size=VOCAB, priors=PRIORS, grid=GRID)
+    return curve_posterior(planted(10, 400), theory=theory(), priors=PRIORS, grid=GRID)
 
 
 @functools.cache
@@ -47,25 +53,26 @@ def pooled() -> Posterior:
     """Of two curves, the second of about half the accuracy."""
     other = planted(7, 300, seed=4)
     lower = RetrievalCurve(other.sources, 0.05 + 0.4 * other.accuracy, 300)
-    return curve_posterior([planted(10, 400), lower], vocab_size=VOCAB, priors=PRIORS, grid=GRID)
+    return curve_posterior([planted(10, 400), lower], theory=theory(), priors=PRIORS, grid=GRID)
 
 
 @functools.cache
 def weighed() -> Posterior:
     """Of two depths and two vocabularies."""
-    return curve_posterior(planted(10, 400), [0.5, 1.0], [3, 6], PRIORS, grid=(96, 96))
+    weighed = [theory(time=t, vocab_size=m) for t in (0.5, 1.0) for m in (3, 6)]
+    return curve_posterior(planted(10, 400), theory=weighed, priors=PRIORS, grid=(96, 96))
 
 
 @pytest.mark.parametrize("of", [wide, pooled])
 def test_every_cell_is_prior_times_likelihood_over_evidence(of):
     posterior = of()
-    assert posterior.mass.shape == (1, 1, *GRID)
+    assert posterior.mass.shape == (1, *GRID)
     assert posterior.mass.sum() == pytest.approx(1.0, abs=1e-12)
     u, share = posterior.marginal("beta")
     assert share.sum() == pytest.approx(1.0, abs=1e-12)
     # Cells are equal in arcsinh(lam / s), the prior is flat in arcsinh(lam).
-    s = np.minimum(posterior.beta, 4)[:, None] / 4
-    q = np.arcsinh(posterior.lam / s)
+    s = np.minimum(posterior.first, 4)[:, None] / 4
+    q = np.arcsinh(posterior.second / s)
     half = (q[:, 1:2] - q[:, :1]) / 2
     widths = np.arcsinh(s * np.sinh(q + half)) - np.arcsinh(s * np.sinh(q - half))
     areas = np.diff(np.log(u))[:, None] * widths / (np.log(8 / 0.3) * (np.arcsinh(50) + np.arcsinh(5)))
@@ -74,7 +81,7 @@ def test_every_cell_is_prior_times_likelihood_over_evidence(of):
         got = np.log(posterior.mass.ravel()[cell]) + posterior.log_evidence - np.log(areas[i, j])
         assert np.log(posterior.density[i, j]) + posterior.log_evidence == pytest.approx(got, abs=1e-9)
         assert got == pytest.approx(
-            sum(by_brute_force(c, posterior.beta[i], posterior.lam[i, j]) for c in posterior.curves), abs=1e-6
+            sum(by_brute_force(c, posterior.first[i], posterior.second[i, j]) for c in posterior.curves), abs=1e-6
         )
 
 
@@ -89,10 +96,10 @@ def by_brute_force(curve, beta, lam):
 
 
 def test_a_grid_of_few_cells_adapts_to_a_narrow_posterior():
-    coarse, fine = (curve_posterior(planted(), vocab_size=VOCAB, priors=PRIORS, grid=(n, n)) for n in (96, 192))
+    coarse, fine = (curve_posterior(planted(), theory=theory(), priors=PRIORS, grid=(n, n)) for n in (96, 192))
     assert coarse.log_evidence == pytest.approx(fine.log_evidence, abs=0.03)
     for name in ("beta", "lam"):
-        assert coarse.identified[name]
+        assert coarse.identifiable[name]
         few, many = coarse.intervals[name], fine.intervals[name]
         assert few.high - few.low == pytest.approx(many.high - many.low, rel=0.05)
         assert abs(few.low - many.low) < 0.1 * (many.high - many.low)
@@ -101,15 +108,15 @@ def test_a_grid_of_few_cells_adapts_to_a_narrow_posterior():
     # An even grid of the same size over the whole prior would lay one row and a half across it.
     beta = coarse.intervals["beta"]
     assert np.log(beta.high / beta.low) < 1.5 * np.log(8 / 0.3) / 96
-    assert ((coarse.beta > beta.low) & (coarse.beta < beta.high)).sum() > 10
+    assert ((coarse.first > beta.low) & (coarse.first < beta.high)).sum() > 10
 
 
 @pytest.mark.parametrize("n", [32, 64])
 def test_intervals_on_few_cells_are_those_of_a_bell(n):
     """The tails have wide cells: an interval that took from them more than they hold was 14 per cent too wide."""
-    priors = Priors(beta_range=(1.0, 4.0), lam_range=(2.0, 15.0), contrast_spread=0.3)
+    narrow = theory((1.0, 4.0), (2.0, 15.0))
     for seed in range(3):
-        posterior = curve_posterior(planted(10, 20_000, seed), vocab_size=VOCAB, priors=priors, grid=(n, n))
+        posterior = curve_posterior(planted(10, 20_000, seed), theory=narrow, priors=PRIORS, grid=(n, n))
         for name in ("beta", "lam"):
             edges, share = posterior.marginal(name)
             ends, flat = posterior.intervals[name], np.log if name == "beta" else np.arcsinh
@@ -122,16 +129,13 @@ def test_intervals_on_few_cells_are_those_of_a_bell(n):
 def test_depths_and_vocabularies_are_weighed_by_their_evidence():
     both, options = weighed(), {"priors": PRIORS, "grid": (96, 96)}
     curve = both.curves[0]
-    alone = np.array([[curve_posterior(curve, t, m, **options).log_evidence for m in (3, 6)] for t in (0.5, 1.0)])
-    share = np.exp(alone - both.log_evidence) / 4
-    np.testing.assert_allclose(both.mass.sum(axis=(2, 3)), share, rtol=5e-3)
-    np.testing.assert_allclose(both.marginal("time")[1], share.sum(axis=1), rtol=5e-3)
-    np.testing.assert_allclose(both.marginal("vocab_size")[1], share.sum(axis=0), rtol=1e-3)
+    alone = np.array([curve_posterior(curve, theory=each, **options).log_evidence for each in both.theories])
+    np.testing.assert_allclose(both.probabilities, np.exp(alone - both.log_evidence) / 4, rtol=5e-3)
 
 
 def test_regions_hold_what_they_promise():
     posterior = wide()
-    joint = posterior.mass.sum((0, 1))
+    joint = posterior.mass.sum(0)
     for level in (0.5, 0.9):
         inside = posterior.region(level)
         assert level <= joint[inside].sum() < level + joint.max()
@@ -144,7 +148,7 @@ def test_published_curves_leave_beta_open():
     posterior = curve_posterior(load_curves(model="MPT-30B-Instruct"), grid=(64, 64))
     assert posterior.intervals["beta"].low_open
     assert str(posterior.intervals["beta"]).startswith("[<0.01, ")
-    assert not posterior.identified["beta"]
+    assert not posterior.identifiable["beta"]
     assert not posterior.intervals["beta"].closed
 
 
@@ -152,17 +156,21 @@ def test_published_curves_leave_beta_open():
 def test_a_peak_too_narrow_for_a_first_look_beside_a_wide_mode_is_found(seed):
     """Mass on either side of beta = 1 against two fine sums, one round each mode: a grid once lost the higher."""
     at = (np.arange(30) + 0.5) / 30
-    accuracy = plan_experiment(at, 10_000, 2.0, 6.0, 0.2, 0.06, vocab_size=VOCAB).accuracy
+    accuracy = plan_experiment(
+        at, 10_000, {"beta": 2.0, "lam": 6.0}, c0=0.2, c1=0.06, theory=theories.paper(vocab_size=VOCAB)
+    ).accuracy
     counts = np.random.default_rng(seed).binomial(10_000, accuracy)
-    posterior = curve_posterior(RetrievalCurve(at, counts / 10_000, 10_000), vocab_size=VOCAB)
+    posterior = curve_posterior(
+        RetrievalCurve(at, counts / 10_000, 10_000), theory=theories.paper(vocab_size=VOCAB)
+    )
     sums = []
     for betas, lams in (((0.02, 1.0), (0.02, 3.0)), ((1.8, 2.2), (4.0, 9.0))):
         u, v = np.log(np.geomspace(*betas, 400)), np.linspace(np.arcsinh(lams[0]), np.arcsinh(lams[1]), 400)
-        found = log_likelihood(np.exp(u), np.tile(np.sinh(v), (400, 1)), posterior._data[0], posterior.priors.line)
+        found = log_likelihood(np.exp(u), np.tile(np.sinh(v), (400, 1)), posterior._data[0], posterior.priors)
         sums.append(np.exp(found - posterior.log_evidence).sum() * (u[1] - u[0]) * (v[1] - v[0]))
     area = np.log(10 / 0.01) * (np.arcsinh(20) + np.arcsinh(100))
     assert sum(sums) / area == pytest.approx(1, abs=0.02)
-    share = posterior.mass.sum((0, 1, 3))[posterior.beta > 1].sum()
+    share = posterior.mass.sum((0, 2))[posterior.first > 1].sum()
     assert share == pytest.approx(sums[1] / sum(sums), abs=1e-5)
     assert share > 0.999
 
@@ -175,12 +183,12 @@ def test_an_end_that_only_the_prior_sets_is_open(model):
     # At the left end of the range of beta, the best lam is as good as the best of all but for a factor e^1.
     search = np.concatenate([-np.geomspace(1e-4, 20, 400), np.geomspace(1e-4, 100, 400)])
     found = [
-        log_likelihood(np.array([b]), search[None], posterior._data[0], posterior.priors.line).max()
+        log_likelihood(np.array([b]), search[None], posterior._data[0], posterior.priors).max()
         for b in (0.0101, *np.geomspace(0.011, 9.9, 60))
     ]
     assert (found[0] > max(found) - 1.645**2 / 2) == posterior.intervals["beta"].low_open
-    assert posterior.identified["beta"] == posterior.intervals["beta"].closed
-    assert not posterior.identified["beta"]
+    assert posterior.identifiable["beta"] == posterior.intervals["beta"].closed
+    assert not posterior.identifiable["beta"]
 
 
 def test_a_ridge_that_leaves_the_range_between_cells_leaves_the_interval_open():
@@ -191,7 +199,7 @@ def test_a_ridge_that_leaves_the_range_between_cells_leaves_the_interval_open():
     for name in ("beta", "lam"):
         assert posterior.intervals[name].high_open == fit.intervals[name].high_open
         assert posterior.intervals[name].low_open == fit.intervals[name].low_open
-        assert not posterior.identified[name]
+        assert not posterior.identifiable[name]
         assert posterior.describe(name).startswith("unidentified, [")
     # Rows beyond the end of the ridge have cells too.
     assert np.all(posterior.density >= 0)
@@ -211,15 +219,14 @@ def test_goodness_of_fit_is_that_of_least_squares(model):
 def test_the_ridge_at_small_beta_is_resolved(model):
     """Density of beta against a sum over so many lam that the narrowest ridge, lam ~ beta, is smooth."""
     posterior = curve_posterior(load_curves(model=model))
-    priors = posterior.priors
     edges, share = posterior.marginal("beta")
-    for i in [0, *np.searchsorted(posterior.beta, [0.03, 0.3])]:
-        beta = posterior.beta[i]
-        low, high = np.arcsinh(200 / beta * np.asarray(priors.lam_range))
+    for i in [0, *np.searchsorted(posterior.first, [0.03, 0.3])]:
+        beta = posterior.first[i]
+        low, high = np.arcsinh(200 / beta * np.array([-20, 100]))
         lam = beta / 200 * np.sinh(np.linspace(low, high, 20_001))
         v = np.arcsinh(lam)
         middle = np.sinh((v[1:] + v[:-1]) / 2)
-        found = log_likelihood(np.array([beta]), middle[None], posterior._data[0], priors.line)[0]
+        found = log_likelihood(np.array([beta]), middle[None], posterior._data[0], posterior.priors)[0]
         row = np.sum(np.exp(found - posterior.log_evidence) * np.diff(v)) / (v[-1] - v[0])
         # The prior of log(beta) is flat, so that a row's density over the prior's is its likelihood over evidence.
         density = share[i] / np.diff(np.log(edges))[i] * np.log(10 / 0.01)
@@ -230,7 +237,7 @@ def test_evidence_tells_u_from_constant():
     sources = (np.arange(10) + 0.5) / 10
     rng = np.random.default_rng(3)
     flat = RetrievalCurve(sources, rng.binomial(400, 0.5, 10) / 400, 400)
-    options = {"vocab_size": VOCAB, "priors": PRIORS, "grid": GRID}
+    options = {"theory": theory(), "priors": PRIORS, "grid": GRID}
     level = curve_posterior(flat, **options)
     assert level.log_evidence_of["constant"] > level.log_evidence > level.log_evidence_of["free-form"]
     steep = curve_posterior(planted(16, 5000), **options)
@@ -244,9 +251,9 @@ def predicts_what_is_left(posterior, curve, at):
     cells = np.flatnonzero(posterior.mass.ravel() > 1e-5)
     mean, spread = np.empty((2, cells.size, len(at)))
     for k, cell in enumerate(cells):
-        t, v, i, j = np.unravel_index(cell, posterior.mass.shape)
-        both, depth = np.append(curve.sources, at), float(posterior.times[t])
-        s = oracle.shape(both, posterior.beta[i], posterior.lam[i, j], depth, float(posterior.vocab_sizes[v]))
+        t, i, j = np.unravel_index(cell, posterior.mass.shape)
+        both, of = np.append(curve.sources, at), posterior.theories[t]
+        s = oracle.shape(both, posterior.first[i], posterior.second[i, j], float(of.time), of.vocab_size)
         basis = np.stack([np.ones(both.size), (s - s[:n].mean()) / s[:n].std()], axis=1)
         own, wanted = basis[:n], basis[n:]
         covariance = np.linalg.inv(own.T @ (w[:, None] * own) + np.diag([0.5**-2, 0.3**-2]))
@@ -287,15 +294,14 @@ def test_each_of_two_curves_is_predicted_by_its_own_line():
 
 def test_predictions_over_depths_and_vocabularies_draw_each_cell_from_its_own():
     """Two depths and two vocabularies that all have a share: a line fitted to another shape is far off."""
-    assert weighed().mass.sum(axis=(2, 3)).min() > 0.01
+    assert weighed().probabilities.min() > 0.01
     predicts_what_is_left(weighed(), weighed().curves[0], np.array([0.01, 0.02, 0.5, 1.0]))
 
 
 @pytest.mark.slow
 def test_marginals_against_a_random_walk():
     # A prior that leaves out the second mode at small beta: a walk would take for ever to cross.
-    priors = Priors(beta_range=(1.2, 8.0), lam_range=(-5.0, 50.0), contrast_spread=0.3)
-    posterior = curve_posterior(planted(10, 2000), vocab_size=VOCAB, priors=priors, grid=(120, 120))
+    posterior = curve_posterior(planted(10, 2000), theory=theory((1.2, 8.0)), priors=PRIORS, grid=(120, 120))
     curve = posterior.curves[0]
     sources, accuracy, error = (jnp.asarray(x) for x in (curve.sources, curve.accuracy, curve.standard_error))
     n_modes = 28
@@ -351,10 +357,10 @@ def test_marginals_against_a_random_walk():
 @pytest.mark.slow
 def test_intervals_cover_planted_values():
     inside = {"beta": 0, "lam": 0}
-    priors = Priors(beta_range=(1.0, 4.0), lam_range=(2.0, 15.0), contrast_spread=0.3)
+    narrow = theory((1.0, 4.0), (2.0, 15.0))
     for seed in range(400):
         curve = planted(10, 20_000, seed)
-        posterior = curve_posterior(curve, vocab_size=VOCAB, priors=priors, level=0.9, grid=(32, 32))
+        posterior = curve_posterior(curve, theory=narrow, priors=PRIORS, level=0.9, grid=(32, 32))
         for name, value in (("beta", BETA), ("lam", LAM)):
             interval = posterior.intervals[name]
             assert interval.closed
@@ -364,13 +370,13 @@ def test_intervals_cover_planted_values():
 
 
 def test_shallow_curves_leave_the_interval_open():
-    options = {"vocab_size": VOCAB, "priors": Priors(), "grid": GRID}
+    options = {"theory": theories.paper(vocab_size=VOCAB), "grid": GRID}
     n_open = 0
     for seed in range(10):
         posterior = curve_posterior(planted(5, 300, seed, beta=0.3, lam=0.3, contrast=0.05), **options)
-        n_open += not posterior.identified["beta"]
-        assert posterior.describe("beta").startswith("unidentified, [") == (not posterior.identified["beta"])
-        assert posterior.identified["beta"] == posterior.intervals["beta"].closed
+        n_open += not posterior.identifiable["beta"]
+        assert posterior.describe("beta").startswith("unidentified, [") == (not posterior.identifiable["beta"])
+        assert posterior.identifiable["beta"] == posterior.intervals["beta"].closed
     assert n_open >= 9
 
 
@@ -381,36 +387,38 @@ def test_shallow_curves_leave_the_interval_open():
         (RetrievalCurve([0.5], [0.5], 10), {}, "curves of 2 positions at least"),
         (RetrievalCurve([0.2, 0.5], [0.5, 0.6]), {}, "must have n_questions, but curve has none"),
         (RetrievalCurve([0.2, 0.5], [0.5, 0.5], 10), {}, "must vary with position"),
-        (planted(4), {"time": 0.0}, "Argument `time` must be positive"),
-        (planted(4), {"vocab_size": 1}, "Argument `vocab_size` must be at least 2"),
         (planted(4), {"level": 1.0}, "Argument `level` must lie in"),
         (planted(4), {"grid": (200, 4)}, "Argument `grid` must be at least 16"),
         (planted(10, 400), {"priors": Priors(mean=0.9, mean_spread=0.01)}, "excludes the data: the mean accuracy"),
         (planted(10, 400), {"priors": Priors(contrast_spread=0.01)}, "excludes the data: curve varies by"),
         (
             planted(10, 5000),
-            {"priors": Priors((0.01, 0.02), (-20.0, -10.0))},
-            r"excludes the data: within beta_range \(0.01, 0.02\) and lam_range \(-20.0, -10.0\) chi-squared is",
+            {"theory": theory((0.01, 0.02), (-20.0, -10.0))},
+            r"`theory` excludes the data: with beta from 0.01 to 0.02 and lam from -20 to -10 chi-squared is",
         ),
-        (planted(16, 50_000), {"priors": Priors((5.0, 10.0))}, "excludes the data: within beta_range"),
+        (
+            planted(16, 50_000),
+            {"theory": theory((5.0, 10.0))},
+            "excludes the data: with beta from 5 to 10",
+        ),
     ],
 )
 def test_bad_input(curves, options, message):
-    options = {"vocab_size": VOCAB, "grid": GRID} | options
+    options = {"theory": theories.paper(vocab_size=VOCAB), "grid": GRID} | options
     with pytest.raises(ValueError, match=message):
         curve_posterior(curves, **options)
 
 
 @pytest.mark.slow
 def test_priors_that_leave_out_little_and_curves_that_reject_the_model_pass():
-    narrow = curve_posterior(planted(16, 5000), vocab_size=VOCAB, priors=Priors((1.9, 2.1), (5.0, 7.0)), grid=GRID)
+    narrow = curve_posterior(planted(16, 5000), theory=theory((1.9, 2.1), (5.0, 7.0)), grid=GRID)
     assert narrow.p_value > 1e-3
     # The planted values are out of the range, and the data can hardly tell.
-    beside = curve_posterior(planted(10, 400), vocab_size=VOCAB, priors=Priors((0.01, 1.0)), grid=GRID)
+    beside = curve_posterior(planted(10, 400), theory=theory((0.01, 1.0), (-20.0, 100.0)), grid=GRID)
     assert beside.p_value > 1e-3
     rejected = load_curves(model="GPT-3.5-Turbo (16K)")
-    for priors in (Priors(), Priors((0.05, 5.0), (-5.0, 20.0)), Priors((0.05, 1.0), (0.0, 2.0))):
-        assert curve_posterior(rejected, priors=priors).p_value < 1e-10
+    for ranges in (((0.05, 5.0), (-5.0, 20.0)), ((0.05, 1.0), (0.0, 2.0))):
+        assert curve_posterior(rejected, theory=theory(*ranges, vocab_size=8)).p_value < 1e-10
 
 
 def test_a_grid_too_coarse_for_a_thin_ridge_says_so():
@@ -424,13 +432,13 @@ def test_a_grid_too_coarse_for_a_thin_ridge_says_so():
 @pytest.mark.usefixtures("as_installed")
 def test_bad_types():
     with pytest.raises(ValueError, match="must hold RetrievalCurve, but holds float"):
-        curve_posterior([1.0], vocab_size=VOCAB)  # pyright: ignore[reportArgumentType]
+        curve_posterior([1.0])  # pyright: ignore[reportArgumentType]
     bad: list[tuple[dict[str, Any], str]] = [
-        ({"vocab_size": 2.5}, "`vocab_size` must be an integer, but is 2.5"),
-        ({"vocab_size": np.nan}, "`vocab_size` must be positive and finite"),
-        ({"time": []}, r"`time` must hold one value or several, but has shape \(0,\)"),
-        ({"time": "deep"}, "`time` must be a number or several, but is 'deep'"),
-        ({"grid": 16}, "`grid` must be two numbers, of values of beta and of lam, but is 16"),
+        ({"theory": []}, "`theory` must hold one theory or several, but holds none"),
+        ({"theory": [1.0]}, "`theory` must be a Theory, but is float"),
+        ({"theory": theories.of_function(lambda s, a: a * s, [A])}, r"`theory` must have two parameters .* has 1"),
+        ({"theory": [theory(), theory((0.2, 8.0))]}, "`theory` must hold theories of the same parameters"),
+        ({"grid": 16}, "`grid` must be two numbers, of rows and of columns, but is 16"),
         ({"priors": {}}, "`priors` must be a Priors, but is dict"),
     ]
     for options, message in bad:
@@ -438,8 +446,6 @@ def test_bad_types():
             curve_posterior(planted(4), **options)
     with pytest.raises(ValueError, match="Argument `curves` must be a RetrievalCurve or several, but is 3"):
         curve_posterior(3)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match=r"Argument `beta_range` must be two numbers, but is \(1,\)"):
-        Priors(beta_range=(1,))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="Argument `name` must be one of beta, lam, but is 'x'"):
         wide().describe("x")
     with pytest.raises(ValueError, match=r"Argument `sources` must lie in \(0, 1\], but is \[\]"):
@@ -464,3 +470,41 @@ def test_a_level_is_a_probability(level):
 def test_a_measurement_has_questions():
     with pytest.raises(ValueError, match="Argument `n_questions` must be at least 1, but is 0"):
         wide().predict(wide().curves[0], n_questions=0)
+
+
+def test_a_posterior_of_any_theory_is_that_of_a_sum_over_a_dense_grid():
+    """A valley between two exponentials: parameters on a linear and on a logarithmic scale."""
+    tilt, rate = theories.Parameter("tilt", -3.0, 3.0), theories.Parameter("rate", 0.5, 40.0, scale="log")
+
+    def valley(sigma, tilt, rate):
+        return jnp.exp(-rate * sigma) + tilt * jnp.exp(-rate * (1 - sigma))
+
+    sources = (np.arange(9) + 0.5) / 9
+    truth = 0.5 + 0.3 * np.asarray(valley(sources, 0.6, 6.0))
+    curve = RetrievalCurve(sources, np.random.default_rng(2).binomial(400, truth) / 400, 400)
+    found = curve_posterior(curve, theory=theories.of_function(valley, [tilt, rate]), priors=PRIORS, grid=(96, 96))
+    a = np.linspace(-3, 3, 801)
+    r = np.geomspace(0.5, 40, 801)
+    s = np.asarray(valley(sources, a[:, None, None], r[:, None]))
+    s = (s - s.mean(axis=2, keepdims=True)) / s.std(axis=2, keepdims=True)
+    # Accuracies are normal for a given contrast; contrasts are summed as well.
+    k = np.linspace(0, 1.2, 121)
+    covariance = np.diag(curve.standard_error**2) + 0.5**2
+    root = np.linalg.cholesky(np.linalg.inv(covariance))
+    y, t = (curve.accuracy - 0.5) @ root, s @ root
+    squares = (y**2).sum() - 2 * k[:, None, None] * (t @ y) + k[:, None, None] ** 2 * (t**2).sum(axis=2)
+    log_p = -squares / 2 + stats.halfnorm.logpdf(k, scale=0.3)[:, None, None]
+    constant = -np.linalg.slogdet(2 * np.pi * covariance)[1] / 2
+    cells = np.trapezoid(np.exp(log_p + constant), k, axis=0)
+    by_tilt, by_rate = np.trapezoid(cells, np.log(r), axis=1), np.trapezoid(cells, a, axis=0)
+    total = np.trapezoid(by_tilt, a)
+    assert found.log_evidence == pytest.approx(np.log(total / 6 / np.log(80)), abs=5e-3)
+    for name, at, density in (("tilt", a, by_tilt), ("rate", np.log(r), by_rate)):
+        edges, share = found.marginal(name)
+        edges = np.log(edges) if name == "rate" else edges
+        cumulative = np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(at)) / total
+        exact = np.interp(edges, at[1:], cumulative)
+        np.testing.assert_allclose(np.concatenate([[0], np.cumsum(share)]), exact, atol=0.01)
+    assert found.identifiable == {name: i.closed for name, i in found.intervals.items()}
+    low, median, high = found.predict(curve)
+    assert np.all((low < median) & (median < high))

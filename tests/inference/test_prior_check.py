@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from jaxkinetic import Priors, RetrievalCurve
-from jaxkinetic.inference.posterior.peaks import Summits
+from jaxkinetic import Priors, RetrievalCurve, theories
+from jaxkinetic.inference.fit.likelihood import stack_curves
+from jaxkinetic.inference.posterior.peaks import LikelihoodPeaks
 from jaxkinetic.inference.posterior.prior_check import check_priors
 
 MODULE = sys.modules[check_priors.__module__]
@@ -17,11 +18,12 @@ CURVE = RetrievalCurve([0.1, 0.3, 0.5, 0.7, 0.9], ACCURACY, 1000)
 def fitted(chi2):
     """A best fit that meets every point, whatever its chi-squared is said to be."""
     one, free = np.zeros(1), np.zeros(1, bool)
-    return Summits(one, one, one, free, chi2=chi2, beta=1.0, lam=2.0, residuals=np.zeros((1, 7)))
+    return LikelihoodPeaks(one, one, one, free, chi2, np.array([1.0, 2.0]), residuals=np.zeros((1, 7)))
 
 
-def check(chi2, **priors):
-    check_priors([CURVE], fitted(chi2), [], Priors(**priors))
+def check(chi2, theory=None, **priors):
+    data = [stack_curves([CURVE], theory or theories.paper())[0]]
+    check_priors([CURVE], fitted(chi2), data, Priors(**priors))
 
 
 @pytest.mark.parametrize("side", [-1, 1])
@@ -50,12 +52,14 @@ def test_a_contrast_excludes_what_varies_beyond_six_standard_deviations():
     ],
 )
 def test_ranges_exclude_what_fits_far_better_beyond_them_and_not_within(monkeypatch, within, beyond, is_refused):
-    monkeypatch.setattr(MODULE, "likeliest", lambda *given: given)
-    monkeypatch.setattr(MODULE, "summits", lambda *given: fitted(beyond))  # noqa: ARG005
+    monkeypatch.setattr(MODULE, "best_log_likelihood", lambda *given: given)
+    monkeypatch.setattr(MODULE, "find_peaks", lambda *given: fitted(beyond))  # noqa: ARG005
     if is_refused:
-        with pytest.raises(ValueError, match=r"within beta_range \(0.1, 1.0\) and lam_range .* Widen them"):
-            check(within, beta_range=(0.1, 1.0))
+        with pytest.raises(ValueError, match=r"with beta from 0.1 to 1 and lam from -20 to 100 chi-squared is"):
+            check(within, theories.paper(beta_range=(0.1, 1.0)))
     else:
-        check(within, beta_range=(0.1, 1.0))
-    # Ranges that hold the default ones have nothing beyond them.
-    check(within, beta_range=(0.001, 20.0), lam_range=(-50.0, 200.0))
+        check(within, theories.paper(beta_range=(0.1, 1.0)))
+    # Ranges that hold the default ones have nothing beyond them, nor do those of a theory of one's own.
+    check(within, theories.paper(beta_range=(0.001, 20.0), lam_range=(-50.0, 200.0)))
+    own = [theories.Parameter(name, 0.0, 1.0) for name in ("a", "b")]
+    check(within, theories.of_function(lambda s, a, b: a * s + b * s**2, own))

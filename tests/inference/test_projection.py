@@ -1,4 +1,4 @@
-"""The likelihood, its linear nuisances eliminated, against bounded least squares and scipy's Bessel functions."""
+"""The likelihood, its lines eliminated, against bounded least squares and scipy's Bessel functions."""
 
 import equinox as eqx
 import jax

@@ -11,7 +11,7 @@ from jaxkinetic.inference.fit import search
 from jaxkinetic.inference.fit.likelihood import stack_curves
 from jaxkinetic.inference.fit.search import Scan
 from jaxkinetic.theories import paper
-from jaxkinetic.theories.ridge import GRID
+from jaxkinetic.theories.ridge import GRID, RidgeCoordinates
 from tests.inference import oracle
 from tests.inference.planted import points
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.optimized
 
 CURVES = load_curves(model="LongChat-13B (16K)")
 THEORY = paper()
-RIDGE = THEORY.coordinates
+RIDGE = RidgeCoordinates(*THEORY.parameters)
 DATA, _ = stack_curves(CURVES, THEORY)
 
 

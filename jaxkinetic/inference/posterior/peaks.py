@@ -1,15 +1,15 @@
 """Where the likelihood peaks within the prior's range and along its edges, however narrow the peaks are.
 
-A coarse grid steps over the ridges of shallow curves. So the best lam of each row is sought by a scan that closes
-in on it, from the grid's own best, and along the edges of beta from everywhere. From the highest of these places,
-and along the edges of lam, Levenberg-Marquardt goes on.
+A coarse grid steps over narrow ridges. So the best second parameter of each row is sought by a scan that closes in
+on it, from the grid's own best, and along the edges of the first from everywhere. From the highest of these places,
+and along the edges of the second, Levenberg-Marquardt goes on.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -17,30 +17,30 @@ from jaxkinetic.inference.fit.likelihood import CurveData, residuals
 from jaxkinetic.inference.fit.search import N_STARTS, is_local_minimum, polish
 from jaxkinetic.inference.posterior.adaptive_grid import centres_of
 from jaxkinetic.inference.posterior.grid_likelihood import log_likelihood
-from jaxkinetic.inference.posterior.prior_coordinates import ends_of_rows, lam_at, ranges, v_of
+from jaxkinetic.inference.posterior.plane import Plane
 from jaxkinetic.inference.posterior.priors import Priors
-from jaxkinetic.theories import paper
 
 _MOST_MAXIMA = 32
 _MOST_POLISHED = 24
-_ON_EDGE_OF_LAM = (N_STARTS - _MOST_POLISHED) // 2
-_ON_EDGE_OF_BETA = 32
+_ON_EDGE_OF_SECOND = (N_STARTS - _MOST_POLISHED) // 2
+_ON_EDGE_OF_FIRST = 32
 _SCAN = 31
 _SCANS = 3
 _CLOSER = 10
+# A search that ends as close to an edge, as a share of the range, has left it: edges are searched for themselves.
+_LEFT = 1e-4
 
 
-class Summits(NamedTuple):
-    """Local maxima of the likelihood, and maxima at fixed beta or lam: those of every data set together.
+class LikelihoodPeaks(NamedTuple):
+    """Local maxima of the likelihood, and maxima with one parameter held: those of every data set together.
 
     Attributes:
-        u: log(beta), (K,).
-        v: arcsinh(lam / lam_scale), (K,).
-        log_likelihood: the largest of the data sets, nuisances integrated out, (K,).
+        u: first parameter in its scale, (K,).
+        v: second parameter in its scale, (K,).
+        log_likelihood: the largest of the data sets, lines integrated out, (K,).
         on_edge: whether the search held it to an edge of the range, (K,).
         chi2: smallest chi-squared of all.
-        beta: sharpness there.
-        lam: positional bias there.
+        values: parameters there, (2,).
         residuals: standardised residuals there, (C, P).
     """
 
@@ -49,93 +49,94 @@ class Summits(NamedTuple):
     log_likelihood: Float[np.ndarray, " peak"]
     on_edge: Bool[np.ndarray, " peak"]
     chi2: float
-    beta: float
-    lam: float
+    values: Float[np.ndarray, "2"]
     residuals: Float[np.ndarray, "curve position"]
 
 
-def likeliest(u: Float[np.ndarray, " b"], lam: Float[np.ndarray, "b l"], data: Sequence[CurveData], priors: Priors):
-    """Log likelihood at every pair, the largest of the data sets, (B, L)."""
-    return np.max([log_likelihood(np.exp(u), lam, d, priors.line) for d in data], axis=0)
+def best_log_likelihood(
+    u: Float[np.ndarray, " row"],
+    second: Float[np.ndarray, "row column"],
+    data: Sequence[CurveData],
+    priors: Priors,
+) -> Float[np.ndarray, "row column"]:
+    """Log likelihood at every pair, the largest of the data sets."""
+    first = Plane(data[0].theory).first_at(u)
+    return np.max([log_likelihood(first, second, d, priors) for d in data], axis=0)
 
 
-def summits(
-    coarse: Float[np.ndarray, "b l"], u: Float[np.ndarray, " b"], data: Sequence[CurveData], priors: Priors
-) -> Summits:
+def find_peaks(
+    coarse: Float[np.ndarray, "row column"],
+    u: Float[np.ndarray, " row"],
+    data: Sequence[CurveData],
+    priors: Priors,
+) -> LikelihoodPeaks:
     """Climb from the local maxima of a coarse grid, from the best of each row, and along the four edges.
 
     Args:
         coarse: log likelihood, the largest of the data sets, on a grid over the prior's whole range: cells of each
             row are even in q.
-        u: log(beta) of its rows.
-        data: the curves, once for each depth and vocabulary.
-        priors: their ranges are searched.
+        u: first parameter of its rows, in its scale.
+        data: the curves, once for each theory; the range of its parameters is searched.
+        priors: of the lines.
     """
-    u_ridge, lam_ridge, value, held = _ridges(coarse, u, data, priors)
-    few = _well_apart(u_ridge, lam_ridge, value, u, priors)
-    (low, high), _ = ranges(priors)
-    along = np.exp(centres_of(low, high, _ON_EDGE_OF_LAM))
-    beta = np.concatenate([np.exp(u_ridge[few]), along, along])
-    lam = np.concatenate([lam_ridge[few], *(np.full(along.size, float(edge)) for edge in priors.lam_range)])
-    holds_lam = np.arange(beta.size) >= few.size
-    hold, starts = np.stack([np.zeros_like(holds_lam), holds_lam], axis=1), np.stack([beta, lam], axis=1)
-    searched = [_within(d, priors) for d in data]
-    found = [polish(starts, hold, d) for d in searched]
+    plane = Plane(data[0].theory)
+    u_ridge, second_ridge, value, held = _ridges(coarse, u, data, priors)
+    few = _well_apart(u_ridge, second_ridge, value, u, plane)
+    along = plane.first_at(centres_of(*plane.ranges[0], _ON_EDGE_OF_SECOND))
+    first = np.concatenate([plane.first_at(u_ridge[few]), along, along])
+    second = np.concatenate([second_ridge[few], *(np.full(along.size, edge) for edge in plane.ends)])
+    is_held = np.arange(first.size) >= few.size
+    hold, starts = np.stack([np.zeros_like(is_held), is_held], axis=1), np.stack([first, second], axis=1)
+    found = [polish(starts, hold, d) for d in data]
     values, chi2 = (np.concatenate(x) for x in zip(*found, strict=True))
-    beta, lam = values.T
-    which, on_edge = np.repeat(np.arange(len(data)), holds_lam.size), np.tile(holds_lam, len(data))
-    inside = (lam >= priors.lam_range[0]) & (lam <= priors.lam_range[1])
-    beta, lam, chi2, which, on_edge = (x[inside] for x in (beta, lam, chi2, which, on_edge))
-    best = int(np.argmin(chi2))
-    top = likeliest(np.log(beta), lam[:, None], data, priors)[:, 0]
-    return Summits(
-        np.concatenate([np.log(beta), u_ridge]),
-        np.concatenate([v_of(lam, priors), v_of(lam_ridge, priors)]),
+    which, on_edge = np.repeat(np.arange(len(data)), is_held.size), np.tile(is_held, len(data))
+    share = plane.second.share_of(values[:, 1])
+    inside = on_edge | ((share > _LEFT) & (share < 1 - _LEFT))
+    values, chi2, which, on_edge = (x[inside] for x in (values, chi2, which, on_edge))
+    best, at = int(np.argmin(chi2)), plane.first.scaled(values[:, 0])
+    top = best_log_likelihood(at, values[:, 1:], data, priors)[:, 0]
+    return LikelihoodPeaks(
+        np.concatenate([at, u_ridge]),
+        plane.v_of(np.concatenate([values[:, 1], second_ridge])),
         np.concatenate([top, value]),
         np.concatenate([on_edge, held]),
-        float(chi2[best]), float(beta[best]), float(lam[best]),
-        np.asarray(_residuals(np.array([beta[best], lam[best]]), searched[which[best]])),
-    )  # fmt: skip
+        float(chi2[best]),
+        values[best],
+        np.asarray(_residuals(jnp.asarray(values[best]), data[which[best]])),
+    )
 
 
 _residuals = jax.jit(residuals)
 
 
-def _within(data, priors):
-    """The curves with a theory that is searched in the range of the priors, and beside it in lam."""
-    widest, theory = max(abs(x) for x in priors.lam_range), data.theory
-    wider = paper(float(theory.time), theory.vocab_size, beta_range=priors.beta_range, lam_range=(-widest, widest))
-    return dataclasses.replace(data, theory=wider)
-
-
 def _ridges(coarse, u, data, priors):
-    """(u, lam, log likelihood) where it is largest along rows, and which of them lie on an edge of beta."""
-    n = coarse.shape[1]
+    """(u, second, log likelihood) where it is largest along rows, and which of them lie on an edge of the first."""
+    plane, n = Plane(data[0].theory), coarse.shape[1]
     maxima = np.flatnonzero(is_local_minimum(-coarse) & np.isfinite(coarse))
     maxima = maxima[np.argsort(coarse.ravel()[maxima])[::-1][:_MOST_MAXIMA]]
     cells = np.union1d(maxima, np.arange(u.size) * n + coarse.argmax(axis=1))
-    even = centres_of(0, 1, _ON_EDGE_OF_BETA)
-    u = np.concatenate([u[cells // n], *(np.full(even.size, edge) for edge in ranges(priors)[0])])
+    even = centres_of(0, 1, _ON_EDGE_OF_FIRST)
+    u = np.concatenate([u[cells // n], *(np.full(even.size, edge) for edge in plane.ranges[0])])
     share = np.concatenate([(cells % n + 0.5) / n, even, even])
     reach = np.repeat([1 / n, 1 / even.size], [cells.size, 2 * even.size])
-    ends, row = ends_of_rows(u, priors), np.arange(u.size)
+    ends, row = plane.ends_of_rows(u), np.arange(u.size)
 
     def scan(share, reach):
         tried = (share[:, None] + reach[:, None] * np.linspace(-1, 1, _SCAN)).clip(0, 1)
-        lam = lam_at(ends[:, :1] + np.diff(ends, axis=1) * tried, u, priors)
-        value = likeliest(u, lam, data, priors)
+        second = plane.second_at(ends[:, :1] + np.diff(ends, axis=1) * tried, u)
+        value = best_log_likelihood(u, second, data, priors)
         best = value.argmax(axis=1)
-        return tried[row, best], lam[row, best].clip(*priors.lam_range), value[row, best]
+        return tried[row, best], second[row, best].clip(*plane.ends), value[row, best]
 
     for k in range(_SCANS - 1):
         share, *_ = scan(share, reach / _CLOSER**k)
-    _, lam, value = scan(share, reach / _CLOSER ** (_SCANS - 1))
-    return u, lam, value, row >= cells.size
+    _, second, value = scan(share, reach / _CLOSER ** (_SCANS - 1))
+    return u, second, value, row >= cells.size
 
 
-def _well_apart(u, lam, value, rows, priors):
-    """The highest points of which none is within two rows and half a unit of v of a higher one."""
-    place = np.stack([u / (2 * (rows[1] - rows[0])), 2 * v_of(lam, priors)], axis=1)
+def _well_apart(u, second, value, rows, plane):
+    """The highest points of which none is within two rows and an eighteenth of the range of v of a higher one."""
+    place = np.stack([u / (2 * (rows[1] - rows[0])), 18 * plane.second.share_of(second)], axis=1)
     left, kept = np.argsort(-value), []
     while left.size and len(kept) < _MOST_POLISHED:
         kept.append(left[0])

@@ -1,7 +1,7 @@
-"""What is left to say about the accuracies of a curve once beta and lam are known.
+"""What is left to say about the accuracies of a curve once the parameters of a theory are known.
 
-For given (beta, lam) the accuracy at sigma_0 is m + k s, with s the standardised S_t there and (m, k) normal, cut
-to k >= 0: see `nuisances`.
+For given parameters the accuracy at sigma_0 is m + k s, with s the standardised shape there and (m, k) normal, cut
+to k >= 0: see `line_law`.
 """
 
 from typing import NamedTuple
@@ -13,20 +13,20 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Float
 
 from jaxkinetic.inference.fit.likelihood import CurveData
-from jaxkinetic.inference.posterior.grid_likelihood import remaining
-from jaxkinetic.inference.posterior.priors import LinePriors
+from jaxkinetic.inference.posterior.grid_likelihood import line_law
+from jaxkinetic.inference.posterior.priors import Priors
 
 _CHUNK, _POSITIONS = 256, 64
 _DEEP = -30.0
 
 
-class Outlook(NamedTuple):
-    """Mean accuracy m and contrast k >= 0 of each curve at each of several (beta, lam), and S_t where it is wanted.
+class LineLaws(NamedTuple):
+    """Mean accuracy m and contrast k >= 0 of each curve at several parameters, and its shape where it is wanted.
 
     Attributes:
         mean: (m^, k^) before the cut, (D, C, 2).
         covariance: theirs, (D, C, 2, 2).
-        shape: standardised S_t at the wanted positions, (D, C, S).
+        shape: standardised shape at the wanted positions, (D, C, S).
     """
 
     mean: Float[np.ndarray, "draw curve 2"]
@@ -34,33 +34,29 @@ class Outlook(NamedTuple):
     shape: Float[np.ndarray, "draw curve wanted"]
 
 
-def outlook(
-    beta: Float[np.ndarray, " draw"],
-    lam: Float[np.ndarray, " draw"],
-    wanted: Float[np.ndarray, " wanted"],
-    data: CurveData,
-    priors: LinePriors,
-) -> Outlook:
-    """See `Outlook`; the wanted positions are those of every curve."""
+def line_laws(
+    values: Float[np.ndarray, "draw 2"], wanted: Float[np.ndarray, " wanted"], data: CurveData, priors: Priors
+) -> LineLaws:
+    """See `LineLaws`; the wanted positions are those of every curve."""
     # Padded to few shapes, so that many calls compile once.
-    padded = [np.pad(x, (0, -x.size % _CHUNK), mode="edge") for x in (beta, lam)]
+    padded = np.pad(values, ((0, -len(values) % _CHUNK), (0, 0)), mode="edge")
     at = np.pad(wanted, (0, -wanted.size % _POSITIONS), mode="edge")
     everywhere = jnp.broadcast_to(jnp.asarray(at), (data.sources.shape[0], at.size))
     chunks = [
-        _outlook(*(x[i : i + _CHUNK] for x in padded), everywhere, data, priors)
-        for i in range(0, padded[0].size, _CHUNK)
+        _line_laws(jnp.asarray(padded[i : i + _CHUNK]), everywhere, data, priors)
+        for i in range(0, len(padded), _CHUNK)
     ]
-    mean, covariance, shape = (np.concatenate(parts)[: beta.size] for parts in zip(*chunks, strict=True))
-    return Outlook(mean, covariance, shape[..., : wanted.size])
+    mean, covariance, shape = (np.concatenate(parts)[: len(values)] for parts in zip(*chunks, strict=True))
+    return LineLaws(mean, covariance, shape[..., : wanted.size])
 
 
 @jax.jit
-def _outlook(beta, lam, wanted, data, priors):
-    def one(beta, lam):
-        left, shape = remaining(jnp.stack([beta, lam]), wanted, data, priors)
+def _line_laws(values, wanted, data, priors):
+    def one(values):
+        left, shape = line_law(values, wanted, data, priors)
         return left.mean, left.covariance, shape
 
-    return jax.vmap(one)(beta, lam)
+    return jax.vmap(one)(values)
 
 
 def cut_normal(x: Float[jax.Array, "*draws"], share: Float[jax.Array, "*draws"]) -> Float[jax.Array, "*draws"]:

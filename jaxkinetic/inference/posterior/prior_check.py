@@ -10,8 +10,8 @@ from jaxkinetic.inference.data.curves import RetrievalCurve
 from jaxkinetic.inference.fit.alternatives import goodness
 from jaxkinetic.inference.fit.likelihood import CurveData
 from jaxkinetic.inference.posterior.adaptive_grid import centres_of
-from jaxkinetic.inference.posterior.peaks import Summits, likeliest, summits
-from jaxkinetic.inference.posterior.prior_coordinates import ends_of_rows, lam_at, ranges
+from jaxkinetic.inference.posterior.peaks import LikelihoodPeaks, best_log_likelihood, find_peaks
+from jaxkinetic.inference.posterior.plane import Plane
 from jaxkinetic.inference.posterior.priors import Priors
 
 _SPREADS = 6
@@ -21,17 +21,17 @@ _COARSE = 64
 
 
 def check_priors(
-    curves: Sequence[RetrievalCurve], best: Summits, data: Sequence[CurveData], priors: Priors
+    curves: Sequence[RetrievalCurve], best: LikelihoodPeaks, data: Sequence[CurveData], priors: Priors
 ) -> None:
-    """Refuse priors of the mean, of the contrast, or ranges of beta and lam that exclude the data.
+    """Refuse priors of the mean or of the contrast, or ranges of a theory's parameters, that exclude the data.
 
     A mean or a contrast excludes them beyond six standard deviations. Ranges do if the best chi-squared within them
-    has a probability below 1e-6 and exceeds by 50 that of the default ranges (a likelihood e^25 times larger).
+    has a probability below 1e-6 and exceeds by 50 that of the theory's widest (a likelihood e^25 times larger).
 
     Args:
         curves: the curves.
-        best: the best fit within the ranges of the priors.
-        data: the curves, once for each depth and vocabulary.
+        best: the best fit within the ranges.
+        data: the curves, once for each theory.
         priors: what is checked.
     """
     _check_ranges(curves, best, data, priors)
@@ -54,22 +54,19 @@ def _check_ranges(curves, best, data, priors):
     n_points = sum(c.sources.size for c in curves)
     if goodness(best.chi2, n_points) > _UNHEARD_OF:
         return
-    names = ("beta_range", "lam_range")
-    given = [getattr(priors, name) for name in names]
-    wide = [
-        (min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(given, (getattr(Priors, n) for n in names), strict=True)
-    ]
-    if wide == [tuple(g) for g in given]:
+    wider = [dataclasses.replace(d, theory=d.theory.widest) for d in data]
+    given, plane = Plane(data[0].theory), Plane(wider[0].theory)
+    if plane.ranges == given.ranges:
         return
-    elsewhere = dataclasses.replace(priors, **dict(zip(names, wide, strict=True)))
-    (low, high), _ = ranges(elsewhere)
-    u = centres_of(low, high, _COARSE)
-    ends = ends_of_rows(u, elsewhere)
-    lam = lam_at(centres_of(ends[:, :1], ends[:, 1:], _COARSE), u, elsewhere)
-    found = summits(likeliest(u, lam, data, elsewhere), u, data, elsewhere)
+    u = centres_of(*plane.ranges[0], _COARSE)
+    ends = plane.ends_of_rows(u)
+    second = plane.second_at(centres_of(ends[:, :1], ends[:, 1:], _COARSE), u)
+    found = find_peaks(best_log_likelihood(u, second, wider, priors), u, wider, priors)
     if best.chi2 - found.chi2 > _FAR_WORSE:
+        both = given.first, given.second
+        ranges = " and ".join(f"{p.name} from {float(p.low):g} to {float(p.high):g}" for p in both)
+        there = ", ".join(f"{p.name} = {x:.3g}" for p, x in zip(both, found.values, strict=True))
         raise ValueError(
-            f"Argument `priors` excludes the data: within beta_range {given[0]} and lam_range {given[1]} "
-            f"chi-squared is {best.chi2:.4g} at best for {n_points} points, and {found.chi2:.4g} at "
-            f"beta = {found.beta:.3g}, lam = {found.lam:.3g}. Widen them."
+            f"Argument `theory` excludes the data: with {ranges} chi-squared is {best.chi2:.4g} at best for "
+            f"{n_points} points, and {found.chi2:.4g} at {there}. Widen its ranges."
         )
