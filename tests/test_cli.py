@@ -212,8 +212,8 @@ def test_fit_of_a_users_csv(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert "unidentified" in table
     assert (out / "fit.txt").read_text().strip() in table
     fitted = json.loads((out / "fit.json").read_text())["fits"][0]
-    assert fitted["identifiable"]["beta"] is False
-    assert fitted["intervals"]["beta"]["low_open"] is True
+    assert fitted["parameters"]["beta"]["identifiable"] is False
+    assert fitted["parameters"]["beta"]["low_open"] is True
     assert fitted["dof"] == 1
     assert len(fitted["curves"][0]["fitted"]) == 5
     assert (out / "fit.png").stat().st_size > 10_000

@@ -65,9 +65,13 @@ def test_all_of_one_task_in_the_range_that_is_asked_for(
         )  # fmt: skip
         assert f["chi2"] == expected.chi2
         assert f["level"] == 0.5
-        assert 0.1 <= f["beta"] <= 2
-        assert -1 <= f["lam"] <= 5
-        assert f["intervals"]["lam"]["high"] == expected.intervals["lam"].high
+        assert f["theory"] == "S_t(sigma_0; beta, lam), t = 1, M = 8"
+        for name, p in f["parameters"].items():
+            interval = expected.intervals[name]
+            assert (p["value"], p["low"], p["high"]) == (expected.values[name], interval.low, interval.high)
+            assert (p["low_open"], p["high_open"]) == (interval.low_open, interval.high_open)
+            assert p["identifiable"] == expected.identifiable[name]
+        assert f["quantities"] == expected.quantities
         assert [a["p_value"] for a in f["alternatives"]] == [a.p_value for a in expected.alternatives]
 
 
@@ -113,13 +117,15 @@ def test_fit_through_the_simulator_is_the_librarys(
             jk.read_curves(source), 32, jax.random.key(3), vocab_size=4, start=(1.0, -1.0), max_blocks=2, steps=4,
             batch=8, prompts=build_law(law),
         )  # fmt: skip
-    assert record["beta"] == found.beta
-    assert record["lam"] == found.lam
+    beta, simulation = record["parameters"]["beta"], record["simulation"]
+    assert (beta["value"], beta["low"]) == (found.beta, found.interval("beta", 0.5)[0])
+    assert (beta["identifiable"], beta["high_open"], beta["high"]) == (False, True, None)
+    assert record["parameters"]["lam"]["value"] == found.lam
     assert record["chi2"] == found.chi2
-    assert record["estimator"] == found.estimator == ("adjoint" if law == "uniform" else "glauber")
-    assert (record["n_tokens"], record["seed"], record["converged"]) == (32, 3, False)
+    assert simulation["estimator"] == found.estimator == ("adjoint" if law == "uniform" else "glauber")
+    assert (simulation["n_tokens"], simulation["seed"], simulation["converged"]) == (32, 3, False)
     assert record["curves"][0]["fitted"] == found.predict(found.curves[0]).tolist()
-    assert f"N = 32, {law} prompts" in captured.err
+    assert f"N = 32, t = 1, M = 4, {law} prompts" in captured.err
     assert found.describe("beta") in captured.err
     assert "not settled after 2 blocks" in captured.err
     assert "UserWarning" not in captured.err
@@ -136,8 +142,8 @@ def test_a_simulated_fit_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyP
     two = json.loads((tmp_path / "fit.json").read_text())["fits"][0]
     assert run(monkeypatch, "fit", *arguments, "--max-blocks", "3", "--overwrite") == 0
     three = json.loads((tmp_path / "fit.json").read_text())["fits"][0]
-    assert three["history"][:2] == two["history"]
-    assert len(three["history"]) == 3
+    assert three["simulation"]["history"][:2] == two["simulation"]["history"]
+    assert len(three["simulation"]["history"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -146,7 +152,7 @@ def test_a_simulated_fit_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyP
         (["--model", "Claude-1.3", "--all"], "Argument `all` must stand alone"),
         (["--model", "Claude-1.3", "--task", "key-value-retrieval"], "no curves of key-value-retrieval"),
         (["--beta-range", "3", "2"], "Argument `beta_range` must increase"),
-        (["--lam-range", "1", "2"], "Argument `lam_range` must be finite and include 0"),
+        (["--lam-range", "2", "1"], "Argument `lam_range` must increase"),
         (["--law", "codewords"], "Argument `law` must come with `n_tokens`"),
         (["--checkpoint", "fit.npz"], "Argument `checkpoint` must come with `n_tokens`"),
         (["--n-tokens", "1"], "Argument `n_tokens` must be at least 2, but is 1"),

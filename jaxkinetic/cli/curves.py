@@ -76,6 +76,26 @@ def p_text(p_value: float) -> str:
     return "p unknown" if math.isnan(p_value) else f"p = {p_value:.3g}"
 
 
+def fit_record(f: Any, theory: str, level: float, ends: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What fit.json holds of every fit, by least squares or through the simulator.
+
+    Args:
+        f: the fit.
+        theory: what was fitted, in words.
+        level: coverage of the intervals.
+        ends: of each parameter, the "low" and "high" end of its interval, and which the range sets ("low_open",
+            "high_open").
+    """
+    parameters = {
+        name: {"value": float(getattr(f, name))} | interval | {"identifiable": f.identifiable[name]}
+        for name, interval in ends.items()
+    }
+    curves = [curve_record(c, fitted=f.predict(c)) for c in f.curves]
+    return {"theory": theory, "parameters": parameters, "level": level, "curves": curves} | pick(
+        f, "chi2", "dof", "p_value"
+    )
+
+
 def curve_record(curve: "RetrievalCurve", **more: Any) -> dict[str, Any]:
     """A measured curve for machines, and what was found for it."""
     names = ("name", "task", "n_items", "origin", "sources", "accuracy", "standard_error")

@@ -6,7 +6,7 @@ import tyro
 
 from jaxkinetic.cli.command import Results, command
 from jaxkinetic.cli.common import Time, VocabSize, bar, option, pick
-from jaxkinetic.cli.curves import CurveOptions, Curves, curve_record, p_text, title
+from jaxkinetic.cli.curves import CurveOptions, Curves, fit_record, p_text, title
 from jaxkinetic.cli.simulation_fit import SimulatedPrompts, Simulator, check_simulator, fit_simulated
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ def fit(
         tuple[float, float] | None,
         option("LOW HIGH", "Range of beta to search.", "0.01 10, or 0.01 3 through the simulator"),
     ] = None,
-    lam_range: Annotated[
-        tuple[float, float], tyro.conf.arg(metavar="LOW HIGH", help="Range of lam to search; it must include 0.")
-    ] = (-20.0, 100.0),
+    lam_range: Annotated[tuple[float, float], tyro.conf.arg(metavar="LOW HIGH", help="Range of lam to search.")] = (
+        -20.0,
+        100.0,
+    ),
     simulator: SimulatedPrompts = Simulator(),  # noqa: B008
 ) -> Results:
     """Fit beta and lam to measured retrieval curves; without arguments to those of MPT-30B-Instruct.
@@ -46,7 +47,7 @@ def fit(
         return fit_simulated(groups, simulator, common, level)
     fits = [fit_curves(each, theory=theories.paper(**common), level=level) for each in bar(groups, "fits")]
     table = "\n".join(_table(f) for f in fits)
-    record = {"fits": [_record(f, time, vocab_size) for f in fits]}
+    record = {"fits": [_record(f) for f in fits]}
     return Results(
         table,
         record,
@@ -76,13 +77,7 @@ def _table(f: "CurveFit") -> str:
     return "\n".join(lines)
 
 
-def _record(f: "CurveFit", time: float, vocab_size: int) -> dict[str, Any]:
-    names = (
-        "beta", "lam", "ridge", "identifiable", "chi2", "dof", "p_value", "aic", "level", "errors_known",
-        "intervals", "alternatives",
-    )  # fmt: skip
-    return (
-        pick(f, *names)
-        | {"time": time, "vocab_size": vocab_size}
-        | {"curves": [curve_record(c, fitted=f.predict(c)) for c in f.curves]}
-    )
+def _record(f: "CurveFit") -> dict[str, Any]:
+    ends = {name: pick(interval, "low", "high", "low_open", "high_open") for name, interval in f.intervals.items()}
+    more = pick(f, "quantities", "aic", "errors_known", "alternatives")
+    return fit_record(f, str(f.theory), f.level, ends) | more

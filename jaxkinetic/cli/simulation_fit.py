@@ -10,7 +10,7 @@ import tyro
 
 from jaxkinetic.cli.command import Results
 from jaxkinetic.cli.common import bar, option, pick
-from jaxkinetic.cli.curves import curve_record, p_text, title
+from jaxkinetic.cli.curves import fit_record, p_text, title
 from jaxkinetic.cli.law_file import LawName, law_of, law_option, table_of
 from jaxkinetic.law_table import build_law
 
@@ -83,8 +83,10 @@ def fit_simulated(
         for curves in bar(groups, "fits"):
             fits.append(fit_by_simulation(curves, simulator.n_tokens, key, prompts=law, **options))
     text = "\n".join(_table(f, simulator, common, level) for f in fits)
-    more = {"law": table, "seed": simulator.seed} | common
-    record = {"fits": [_record(f, level) | more for f in fits]}
+    records = [_record(f, simulator, common, level) for f in fits]
+    for each in records:
+        each["simulation"]["law"] = table
+    record = {"fits": records}
     figures = {
         f"fit-{i}.png" if i > 1 else "fit.png": partial(plotting.plot_simulation_fit, f)
         for i, f in enumerate(fits, 1)
@@ -96,12 +98,11 @@ def _table(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], lev
     law = simulator.config or simulator.law or "uniform"
     lines = [
         title(f.curves),
-        f"  model       accuracy = c0 + c1 S_N(sigma_0; beta, lam), N = {f.n_tokens}, {law} prompts, "
-        f"t = {common['time']:g}, M = {common['vocab_size']}",
+        f"  model       accuracy = c0 + c1 {_theory(f, common)}, {law} prompts",
     ]
     for name in ("beta", "lam"):
         low, high = f.interval(name, level)
-        interval = f", [{low:.3g}, {high:.3g}] ({100 * level:g} %)" if f.identified[name] else ""
+        interval = f", [{low:.3g}, {high:.3g}] ({100 * level:g} %)" if f.identifiable[name] else ""
         lines.append(f"  {name:<12}{f.describe(name)}{interval}")
     seen = f.chi2 > 0
     chi2, p_value = (f"{f.chi2:.2f}", f", {p_text(f.p_value)}") if seen else ("below the simulation's noise", "")
@@ -118,14 +119,19 @@ def _table(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], lev
     return "\n".join(lines)
 
 
-def _record(f: "SimulationFit", level: float) -> dict[str, Any]:
+def _record(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], level: float) -> dict[str, Any]:
+    ends = {}
+    for name, is_identifiable in f.identifiable.items():
+        low, high = f.interval(name, level)
+        ends[name] = {"low": low, "high": high} | dict.fromkeys(("low_open", "high_open"), not is_identifiable)
     names = (
-        "beta", "lam", "standard_errors", "identified", "converged", "monte_carlo_error", "chi2", "dof", "p_value",
-        "n_tokens", "estimator", "n_prompts", "n_steps", "step_error", "covariance", "data_covariance",
-        "monte_carlo_covariance", "offset", "contrast", "sources", "values", "standard_error", "history",
+        "n_tokens", "estimator", "n_prompts", "n_steps", "step_error", "converged", "monte_carlo_error",
+        "standard_errors", "covariance", "data_covariance", "monte_carlo_covariance", "offset", "contrast",
+        "sources", "values", "standard_error", "history",
     )  # fmt: skip
-    return pick(f, *names) | {
-        "intervals": {name: f.interval(name, level) for name in ("beta", "lam")},
-        "level": level,
-        "curves": [curve_record(c, fitted=f.predict(c)) for c in f.curves],
-    }
+    simulation = pick(f, *names) | {"seed": simulator.seed}
+    return fit_record(f, _theory(f, common), level, ends) | {"simulation": simulation}
+
+
+def _theory(f: "SimulationFit", common: dict[str, Any]) -> str:
+    return f"S_N(sigma_0; beta, lam), N = {f.n_tokens}, t = {common['time']:g}, M = {common['vocab_size']}"

@@ -38,7 +38,7 @@ def plot_history(fit: SimulationFit, name: str, ax: Axes | None = None, colour: 
     steps = fit.history[:, 0] if name == "beta" else fit.history[:, 1]
     values = np.exp(steps) if name == "beta" else np.sinh(steps)
     blocks = 1 + np.arange(values.size)
-    if fit.identified[name]:
+    if fit.identifiable[name]:
         low, high = fit.interval(name, 0.6827)
         ax.axhspan(low, high, color=colour, alpha=0.15, lw=0)
     ax.axhline(getattr(fit, name), color=colour, lw=1.6)

@@ -359,3 +359,12 @@ def test_single_precision_is_refused():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_parameters_and_quantities_are_attributes_that_python_completes_and_suggests(fits):
+    fit = fits["LongChat-13B (16K)"]
+    assert (fit.beta, fit.ridge) == (fit.values["beta"], fit.quantities["ridge"])
+    assert {"beta", "lam", "ridge", "chi2"} <= set(dir(fit))
+    with pytest.raises(AttributeError, match="no attribute 'betta'") as raised:
+        _ = fit.betta
+    assert (raised.value.name, raised.value.obj) == ("betta", fit)

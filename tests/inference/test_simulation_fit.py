@@ -248,7 +248,7 @@ def test_curves_that_tell_nothing_are_unidentified():
     sources = np.array([0.15, 0.4, 0.65, 0.9])
     curve = jk.RetrievalCurve(sources, rng.binomial(40, [0.6, 0.5, 0.5, 0.55]) / 40, 40)
     found = fit(curve, start=(0.5, 0.5), max_blocks=12)
-    assert found.identified["beta"] is False
+    assert found.identifiable["beta"] is False
     assert "unidentified" in found.describe("beta")
     low, high = found.interval("beta")
     assert high > np.e**2 * low
@@ -302,9 +302,9 @@ def test_a_parameter_that_the_range_stops_is_unidentified_however_small_its_erro
     """Planted at beta = 1, with answers enough to tell it to a hundredth."""
     exact = planted(alibi, 16, 20_000, None, n_prompts=512)
     free, stopped = fit(exact), fit(exact, beta_range=(0.01, 0.8), start=(0.79, 1.0))
-    assert free.identified == {"beta": True, "lam": True}
+    assert free.identifiable == {"beta": True, "lam": True}
     assert stopped.beta == pytest.approx(0.8)
-    assert stopped.identified == {"beta": False, "lam": True}
+    assert stopped.identifiable == {"beta": False, "lam": True}
     for found in (free, stopped):
         assert np.all(np.sqrt(np.diag(found.data_covariance + found.monte_carlo_covariance)) < 0.2)
 
@@ -431,7 +431,7 @@ def test_intervals_cover_what_was_planted_at_finite_n():
 
     with ThreadPoolExecutor(2) as pool:
         fits = list(pool.map(one, range(20)))
-    assert all(f.converged and f.identified["beta"] and f.identified["lam"] for f in fits)
+    assert all(f.converged and f.identifiable["beta"] and f.identifiable["lam"] for f in fits)
     assert sum(f.contains(*TRUTH) for f in fits) >= 19
     for name, truth in zip(("beta", "lam"), TRUTH, strict=True):
         assert sum(f.interval(name)[0] <= truth <= f.interval(name)[1] for f in fits) >= 19

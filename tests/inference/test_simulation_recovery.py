@@ -78,7 +78,7 @@ def recovered(found, truth, estimator, beta_error, lam_error):
     """Planted values within errors of the size that the data allow: log beta's and arcsinh lam's."""
     assert found.converged
     assert found.estimator == estimator
-    assert found.identified == {"beta": True, "lam": True}
+    assert found.identifiable == {"beta": True, "lam": True}
     assert found.contains(*truth, level=0.99)
     for name, value in zip(("beta", "lam"), truth, strict=True):
         low, high = found.interval(name, 0.99)

@@ -70,7 +70,11 @@ class CurveFit(Shown):
             found = self.__dict__.get(numbers, {})
             if name in found:
                 return found[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
+    def __dir__(self) -> list[str]:
+        # What notebooks complete, and what Python suggests for a misspelt name.
+        return [*super().__dir__(), *self.values, *self.quantities]
 
     def describe(self, name: str) -> str:
         """Interval of a parameter in words, with "unidentified" where the data leave it open."""

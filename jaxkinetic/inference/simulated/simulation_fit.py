@@ -48,15 +48,15 @@ class SimulationFit(Shown):
     """Result of `fit_by_simulation`.
 
     Attributes:
-        beta: best sharpness; see ``identified`` before quoting it.
+        beta: best sharpness; see ``identifiable`` before quoting it.
         lam: best positional bias; likewise.
         covariance: of (beta, lam), from the data and from the simulation together, (2, 2); infinite variances where
             the data are blind.
         data_covariance: of log beta and arcsinh lam from the curves' own errors, (2, 2); likewise.
         monte_carlo_covariance: of log beta and arcsinh lam from the finite number of prompts, (2, 2).
-        identified: whether the curves and the prompts that were run bound "beta" and "lam": the information is not
-            singular, the error is below an e-fold (of beta, of sqrt(1 + lam^2)) and the steps did not reach an end
-            of the range.
+        identifiable: whether the curves and the prompts that were run bound "beta" and "lam": the information is
+            not singular, the error is below an e-fold (of beta, of sqrt(1 + lam^2)) and the steps did not reach an
+            end of the range.
         converged: whether the fit ended by its stopping rule and not for want of blocks.
         monte_carlo_error: Monte Carlo error over the data's standard error, at worst over directions.
         chi2: chi-squared at the fit, less what the noise of the simulated shape adds to it on average; 0 where it
@@ -83,7 +83,7 @@ class SimulationFit(Shown):
     covariance: Float[np.ndarray, "2 2"]
     data_covariance: Float[np.ndarray, "2 2"]
     monte_carlo_covariance: Float[np.ndarray, "2 2"]
-    identified: dict[str, bool]
+    identifiable: dict[str, bool]
     converged: bool
     monte_carlo_error: float
     chi2: float
@@ -114,9 +114,9 @@ class SimulationFit(Shown):
 
     def describe(self, name: str) -> str:
         """Value and standard error in words, with "unidentified" where the curves do not bound it."""
-        check_choice("name", name, self.identified)
+        check_choice("name", name, self.identifiable)
         value = float(getattr(self, name))
-        if not self.identified[name]:
+        if not self.identifiable[name]:
             return f"{value:.4g}, unidentified"
         return f"{value:.4g} +- {self.standard_errors[name]:.3g}"
 
@@ -213,7 +213,7 @@ def fit_by_simulation(
         estimator: "adjoint", "glauber" or "auto", as `estimate_profile` has them.
         start: (beta, lam) to start from; that of `fit_curves`, the closed form of the limit, if None.
         beta_range: sharpness that is searched; its upper end sets the number of modes.
-        lam_range: positional bias that is searched; it has to include 0.
+        lam_range: positional bias that is searched.
         tolerance: Monte Carlo error that is aimed at, in units of the data's standard errors.
         max_blocks: blocks after which the fit ends in any case.
         steps: stochastic steps a block.
@@ -320,7 +320,7 @@ def _result(run: Run, blocks: Blocks, converged: bool, curves: list[RetrievalCur
     covariance = np.where(hidden[:, None] | hidden[None, :], np.nan, spread)
     np.fill_diagonal(covariance, np.where(hidden, np.inf, np.diag(spread)))
     cut = np.any(blocks.cut[blocks.tail], axis=0) | (u != at.progress.mean)
-    identified = ~hidden & (np.diag(covariance + at.progress.noise) < _BLIND_ERROR**2) & ~cut
+    identifiable = ~hidden & (np.diag(covariance + at.progress.noise) < _BLIND_ERROR**2) & ~cut
     units = np.array([beta, math.hypot(1, lam)])
     return SimulationFit(
         beta=beta,
@@ -328,7 +328,7 @@ def _result(run: Run, blocks: Blocks, converged: bool, curves: list[RetrievalCur
         covariance=(covariance + at.progress.noise) * np.multiply.outer(units, units),
         data_covariance=covariance,
         monte_carlo_covariance=at.progress.noise,
-        identified=dict(zip(PARAMETERS, identified.tolist(), strict=True)),
+        identifiable=dict(zip(PARAMETERS, identifiable.tolist(), strict=True)),
         converged=converged,
         monte_carlo_error=at.progress.error,
         chi2=chi2,
