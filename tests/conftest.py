@@ -69,17 +69,18 @@ def _executables_of_one_file() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--share", default="0/1", metavar="I/N", help="of the slow tests every N-th, from the I-th on")
+    parser.addoption("--share", default="0/1", metavar="I/N", help="every N-th slow test and every N-th file of fast ones")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the slow tests of other shares, which CI takes in turns."""
+    """Leave out the tests of other shares, which CI takes in turns: slow ones one by one, fast ones by their file."""
     given = re.fullmatch(r"(\d+)/([1-9]\d*)", str(config.getoption("share")))
     if given is None:
         raise pytest.UsageError("--share must be I/N, as in 0/3")
     place, shares = map(int, given.groups())
-    slow = [item for item in items if "slow" in item.keywords]
+    slow, files = [item for item in items if "slow" in item.keywords], list(dict.fromkeys(i.path for i in items))
     left_out = {item for i, item in enumerate(slow) if i % shares != place % shares}
+    left_out |= {i for i in items if "slow" not in i.keywords and files.index(i.path) % shares != place % shares}
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
 
