@@ -69,11 +69,13 @@ def _executables_of_one_file() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--share", default="0/1", metavar="I/N", help="every N-th slow test and every N-th file of fast ones")
+    parser.addoption(
+        "--share", default="0/1", metavar="I/N", help="every N-th slow test and every N-th file of fast ones"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of other shares, which CI takes in turns: slow ones one by one, fast ones by their file."""
+    """Leave out the tests of other shares, which CI takes in turns: slow ones one by one, fast ones by file."""
     given = re.fullmatch(r"(\d+)/([1-9]\d*)", str(config.getoption("share")))
     if given is None:
         raise pytest.UsageError("--share must be I/N, as in 0/3")

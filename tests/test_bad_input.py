@@ -137,7 +137,7 @@ def test_refused_before_compilation(door, monkeypatch):
     for module, name in [
         ("particles.simulate", "solve"),
         ("retrieval.profile", "_retrieval_profile"),
-        ("retrieval.u_shape", "_u_shape"),
+        ("retrieval.u_shape", "shape_of_modes"),
     ]:
         monkeypatch.setattr(importlib.import_module(f"jaxkinetic.{module}"), name, compiled)
     monkeypatch.setattr(jk.CausalAttention, "velocity", compiled)

@@ -40,7 +40,6 @@ def sensitivity(
     from jaxkinetic import plan_experiment, plotting, theories, u_sensitivity
 
     sources = (np.arange(n_positions) + 0.5) / n_positions
-    found = u_sensitivity(beta, lam, time, vocab_size, edge)
     (low, high), (left, right) = theories.BETA_RANGE, theories.LAM_RANGE
     theory = theories.paper(
         time,
@@ -48,7 +47,9 @@ def sensitivity(
         beta_range=(min(low, beta), max(high, beta)),
         lam_range=(min(left, lam), max(right, lam)),
     )
-    planned = plan_experiment(sources, n_questions, {"beta": beta, "lam": lam}, c0=c0, c1=c1, theory=theory)
+    values = {"beta": beta, "lam": lam}
+    found = u_sensitivity(values, theory=theory, edge=edge)
+    planned = plan_experiment(sources, n_questions, values, c0=c0, c1=c1, theory=theory)
     figures = {"sensitivity.png": lambda: plotting.plot_sensitivity(found, planned, level)}
     return Results(_table(found, planned), _record(found, planned), figures)
 
@@ -79,9 +80,9 @@ def _table(found: "Sensitivity", planned: "PlannedExperiment") -> str:
 
 
 def _record(found: "Sensitivity", planned: "PlannedExperiment") -> dict[str, Any]:
-    from jaxkinetic.shape.sensitivity import PARAMETERS, QUANTITIES
+    from jaxkinetic.shape.sensitivity import QUANTITIES
 
-    of_quantities, of_parameters = (partial(_named, names) for names in (QUANTITIES, PARAMETERS))
+    of_quantities, of_parameters = (partial(_named, names) for names in (QUANTITIES, found.names))
     names = ("sources", "n_questions", "accuracy", "information", "standard_errors", "identifiable")
     return {
         "parameters": of_parameters(found.parameters),

@@ -105,7 +105,7 @@ class PlannedExperiment(Shown):
 def plan_experiment(
     sources: Any,
     n_questions: Any,
-    values: Mapping[str, float] | Sequence[float],
+    values: Mapping[str, float] | Sequence[float] | np.ndarray,
     *,
     c0: float,
     c1: float,
@@ -145,7 +145,7 @@ def plan_experiment(
         check_finite(name, value)
     if c1 < 0:
         raise ValueError(f"Argument `c1` must not be negative, but is {c1}.")
-    theta = np.array([*_in_order(values, theory), c0, c1], dtype=float)
+    theta = np.array([*theory.in_order(values), c0, c1], dtype=float)
     mean, gradient = _evaluate(theta, theory, at)
     if not np.all((mean > 0) & (mean < 1)):
         raise ValueError(
@@ -164,28 +164,6 @@ def plan_experiment(
         theory, theta, at, counts, mean, information, covariance,
         dict(zip(names, identifiable.tolist(), strict=True)),
     )  # fmt: skip
-
-
-def _in_order(values, theory):
-    """Values of a theory's parameters in their order, each within its range."""
-    if isinstance(values, Mapping):
-        if set(values) != set(theory.names):
-            raise ValueError(
-                f"Argument `values` must name {', '.join(theory.names)}, but names {', '.join(map(str, values))}."
-            )
-        values = [values[name] for name in theory.names]
-    values = as_numbers("values", values)
-    if values.shape != (len(theory.parameters),):
-        raise ValueError(
-            f"Argument `values` must hold one of each of {', '.join(theory.names)}, but has shape {values.shape}."
-        )
-    for parameter, value in zip(theory.parameters, values, strict=True):
-        low, high = float(parameter.low), float(parameter.high)
-        if not low <= value <= high:
-            raise ValueError(
-                f"Argument `{parameter.name}` must lie in the theory's range, {low:g} to {high:g}, but is {value}."
-            )
-    return values
 
 
 def _scale(information):

@@ -1,5 +1,7 @@
 """What moves the U, and what a planned experiment would tell."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,19 +11,20 @@ from jaxkinetic.inference.planned_experiment import PlannedExperiment
 from jaxkinetic.plotting.style import COLOURS
 from jaxkinetic.shape.sensitivity import QUANTITIES, Sensitivity
 
-_SYMBOLS = (r"$\beta$", r"$\lambda$", "$t$", "$M$")
 _HATCHES = ("", "//", "..", "xx")
 
 
 def plot_elasticities(sensitivity: Sensitivity, ax: Axes | None = None) -> Axes:
     """Draw by how many per cent each property of the U changes as a parameter grows by one per cent."""
     ax = ax or plt.gca()
-    place, height = np.arange(len(QUANTITIES)), 0.2
-    for j, (symbol, hatch) in enumerate(zip(_SYMBOLS, _HATCHES, strict=True)):
+    place, height = np.arange(len(QUANTITIES)), 0.8 / len(sensitivity.names)
+    symbols = [*(p.short for p in sensitivity.theory.parameters), "$t$", "$M$"]
+    for j, (symbol, hatch) in enumerate(zip(symbols, itertools.cycle(_HATCHES), strict=False)):
         label = rf"{symbol} = {sensitivity.parameters[j]:g}"
+        offset = (j - (len(symbols) - 1) / 2) * height
         ax.barh(
-            place + (j - 1.5) * height, sensitivity.elasticities[:, j], height, color=COLOURS[j], hatch=hatch,
-            edgecolor="white", lw=0.5, label=label,
+            place + offset, sensitivity.elasticities[:, j], height, color=COLOURS[j % 7],
+            hatch=hatch, edgecolor="white", lw=0.5, label=label,
         )  # fmt: skip
     ax.axvline(0, color="black", lw=0.8)
     names = [f"{name}\n{value:.3g}" for name, value in zip(QUANTITIES, sensitivity.values, strict=True)]
@@ -64,7 +67,7 @@ def plot_sensitivity(sensitivity: Sensitivity, experiment: PlannedExperiment, le
     many = f"{counts[0]:g}" if np.ptp(counts) == 0 else f"{counts.min():g} to {counts.max():g}"
     right.set_title(
         f"{counts.size} positions, {many} questions each:\n"
-        rf"$\beta$ = {_short(experiment, 'beta')},  $\lambda$ = {_short(experiment, 'lam')}",
+        + ",  ".join(f"{p.short} = {_short(experiment, p.name)}" for p in experiment.theory.parameters),
         fontsize=11,
     )
     return figure

@@ -12,7 +12,7 @@ from jaxkinetic._show import Shown
 from jaxkinetic._types import Scalar, check
 from jaxkinetic.limit import closed_form
 from jaxkinetic.limit.bessel import scaled_entire_bessel
-from jaxkinetic.model import CausalAttention
+from jaxkinetic.model import ALiBi, CausalAttention, Kernel
 from jaxkinetic.model.positions import require_alibi
 from jaxkinetic.retrieval.law_profile import check_range
 from jaxkinetic.retrieval.profile import check_profile, profile_modes
@@ -77,23 +77,24 @@ def u_shape(model: CausalAttention, time: Any, vocab_size: int) -> UShape:
         model.positions, "`u_shape`", "Use `retrieval_profile` for the profile of other weights."
     ).lam
     lam = check("lam", lam, f"be at most {_LARGEST_LAM:g}", lambda x: x <= _LARGEST_LAM)
-    return _u_shape(eqx.tree_at(lambda m: m.positions.lam, model, lam), time, vocab_size)
+    log_weights = profile_modes(model, vocab_size)[1]
+    return shape_of_modes(model.kernel, lam, time, log_weights)
 
 
 @eqx.filter_jit
-def _u_shape(model, time, vocab_size):
-    rates, log_weights = profile_modes(model, vocab_size)
-    lam, signed = model.positions.lam, model.kernel.has_signed_rates
+def shape_of_modes(kernel: Kernel, lam: Scalar, time: Scalar, log_weights: Float[Array, " mode"]) -> UShape:
+    """See `u_shape`; differentiable in the logarithms of the decoder's weights too, of the modes that count."""
+    rates, signed = kernel.growth_rates()[: log_weights.size], kernel.has_signed_rates
     dtype = jnp.result_type(rates, time)
 
     def slope(y, args):
-        rates, time, lam = args
+        rates, log_weights, time, lam = args
         return closed_form.profile_slope(y, rates, log_weights, time, lam, signed)
 
     def scaled_value(y):
         return closed_form.scaled_profile_at(y, rates, log_weights, time, lam, signed)
 
-    args = (rates, time, lam)
+    args = (rates, log_weights, time, lam)
     last, is_all = scan_end(*jax.lax.stop_gradient((rates * time, log_weights, lam)), signed)
     # Equal steps in sqrt(y) are equal steps in the phase of an oscillating mode.
     nodes = (last * jnp.linspace(0, 1, _SCAN_NODES[signed]) ** 2).astype(dtype)
@@ -104,7 +105,7 @@ def _u_shape(model, time, vocab_size):
     exists = n_minima > 0
     y = _zero(slope, args, exists, nodes[lowest], nodes[lowest + 1])
     value, log_scale = scaled_value(y)
-    end = closed_form.profile(rates, log_weights, time, jnp.ones((), dtype), model.positions, signed)
+    end = closed_form.profile(rates, log_weights, time, jnp.ones((), dtype), ALiBi(lam), signed)
     end = check_range(end)
     minimum = check_range(jnp.where(exists, value * jnp.exp(log_scale), end))
     has_primacy = (time > 0) & (jnp.max(rates) > 0)

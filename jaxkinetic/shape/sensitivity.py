@@ -1,55 +1,54 @@
-"""What moves the U: its derivatives in beta, lam, t and M, through the minimum by implicit differentiation.
+"""What moves the U: its derivatives in a theory's parameters, t and M, through the minimum.
 
-With p = (beta, lam, t, M) the minimum lies at the zero y(p) of the slope H'(y; p) in y = Y(1; sigma_0), so that
+With p = (parameters, t, M) the minimum lies at the zero y(p) of the slope H'(y; p) in y = Y(1; sigma_0), so that
 
     dy / dp = -(d H' / dp) / (d H' / dy),
 
-and everything measured at the minimum follows by the chain rule. M enters through the decoder's weights
-e^{-pi^2 n^2 / (2 M^2)}, which are smooth in it.
+by the implicit function theorem (`u_shape`), and everything measured at the minimum follows by the chain rule. M
+enters through the decoder's weights e^{-pi^2 n^2 / (2 M^2)}, which are smooth in it.
 """
 
 import dataclasses
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxkinetic import theories
 from jaxkinetic._show import Shown
-from jaxkinetic._types import (
-    Scalar,
-    as_numbers,
-    check_choice,
-    check_finite,
-    check_positive,
-    check_scalar,
-    round_up,
-    trusted,
-)
+from jaxkinetic._types import Scalar, as_numbers, check_choice, check_type, round_up, trusted
 from jaxkinetic.limit import closed_form
-from jaxkinetic.model import ALiBi, ExpCosine, required_modes
-from jaxkinetic.shape.phase import phase_diagram
+from jaxkinetic.model import CausalAttention
+from jaxkinetic.model.positions import require_alibi
+from jaxkinetic.retrieval.u_shape import UShape, shape_of_modes
+from jaxkinetic.theories import ModelTheory
 
-PARAMETERS = ("beta", "lam", "time", "vocab_size")
 _LARGEST_LAM = 600.0
+_ONLY_ALIBI = "The U of other weights has no closed form."
 QUANTITIES = ("location", "drop", "primacy", "recency", "asymmetry")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Sensitivity(Shown):
-    """The U at one point p = (beta, lam, t, M), and what moves it.
+    """The U at one point p = (parameters, t, M), and what moves it.
 
     Attributes:
-        parameters: values of `PARAMETERS`, (4,).
+        theory: the theory; its time and vocab_size are those of the point.
+        names: names of its parameters, "time" and "vocab_size", P of them.
+        parameters: their values, (P,).
         edge: distance e of the two reference positions e and 1 - e from the ends of the prompt.
         values: values of `QUANTITIES`, (5,): location sigma_min of the minimum; drop S(1) - S(sigma_min);
             primacy S(e) - S(sigma_min), since S itself is infinite at 0; recency S(1 - e) - S(sigma_min);
             asymmetry (primacy - recency) / (primacy + recency), which accuracy = c0 + c1 S leaves as it is.
-        derivatives: d quantity / d parameter, (5, 4).
+        derivatives: d quantity / d parameter, (5, P).
     """
 
+    theory: ModelTheory
+    names: tuple[str, ...]
     parameters: Float[np.ndarray, " parameter"]
     edge: float
     values: Float[np.ndarray, " quantity"]
@@ -67,23 +66,23 @@ class Sensitivity(Shown):
         return float(self.values[QUANTITIES.index(quantity)])
 
     def derivative(self, quantity: str, parameter: str) -> float:
-        """Derivative of one of `QUANTITIES` in one of `PARAMETERS`."""
+        """Derivative of one of `QUANTITIES` in one of ``names``."""
         check_choice("quantity", quantity, QUANTITIES)
-        check_choice("parameter", parameter, PARAMETERS)
-        return float(self.derivatives[QUANTITIES.index(quantity), PARAMETERS.index(parameter)])
+        check_choice("parameter", parameter, self.names)
+        return float(self.derivatives[QUANTITIES.index(quantity), self.names.index(parameter)])
 
     def standard_errors(self, covariance: Any) -> Float[np.ndarray, " quantity"]:
         """Errors of `QUANTITIES` that uncertain parameters leave: the square root of diag(D covariance D^T), (5,).
 
         Args:
-            covariance: of the first P of `PARAMETERS`, (P, P), the others being known: (beta, lam) as in
+            covariance: of the first of ``names``, (K, K), the others being known: those of the theory as in
                 `PlannedExperiment.covariance[:2, :2]`. An infinite variance makes every quantity that depends on
                 it infinitely uncertain.
         """
         given = as_numbers("covariance", covariance)
-        if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= len(PARAMETERS):
+        if given.ndim != 2 or given.shape[0] != given.shape[1] or not 1 <= given.shape[0] <= len(self.names):
             raise ValueError(
-                f"Argument `covariance` must be square, of up to {len(PARAMETERS)} parameters, but has shape "
+                f"Argument `covariance` must be square, of up to {len(self.names)} parameters, but has shape "
                 f"{given.shape}."
             )
         slopes = self.derivatives[:, : len(given)]
@@ -100,80 +99,82 @@ class Sensitivity(Shown):
         return np.where(np.any((slopes != 0) & unknown, axis=1), np.inf, errors)
 
 
-def u_sensitivity(beta: float, lam: float, time: float, vocab_size: float = 8, edge: float = 0.05) -> Sensitivity:
-    """Derivatives of the U of uniform prompts in beta, lam, t and M.
+def u_sensitivity(
+    values: Mapping[str, float] | Sequence[float] | np.ndarray,
+    *,
+    theory: ModelTheory | None = None,
+    edge: float = 0.05,
+) -> Sensitivity:
+    """Derivatives of the U of uniform prompts in the parameters of a theory, in t and in M.
+
+    >>> import jaxkinetic as jk
+    >>> found = jk.u_sensitivity({"beta": 1.0, "lam": 1.0}, theory=jk.theories.paper(time=1.0, vocab_size=8))
+    >>> found.derivative("location", "lam") < 0
+    True
 
     Args:
-        beta: sharpness > 0.
-        lam: positional bias in (0, 600].
-        time: depth t > 0.
-        vocab_size: vocabulary size M >= 2, a real number.
+        values: of the theory's parameters, by name or in their order; within their ranges.
+        theory: `theories.paper` if None, or any theory of a model with ALiBi weights; its time and vocab_size are
+            those of the point. lam is at most 600.
         edge: where primacy and recency are read, in (0, 1/2): 0.05 for the first and last of ten items.
 
     Raises:
         ValueError: on arguments out of range, or where the profile has no interior minimum.
     """
-    point = {"beta": beta, "lam": lam, "time": time, "vocab_size": vocab_size}
-    for name, value in point.items():
-        check_scalar(name, value)
-        (check_finite if name == "lam" else check_positive)(name, value)
+    theory = theories.paper() if theory is None else theory
+    check_type("theory", theory, ModelTheory)
     if not 0 < edge < 0.5:
         raise ValueError(f"Argument `edge` must lie in (0, 1/2), but is {edge}.")
+    point = theory.in_order(values)
+    model = theory.model(*jnp.asarray(point))
+    lam = float(require_alibi(model.positions, "`u_sensitivity`", _ONLY_ALIBI).lam)
     if lam > _LARGEST_LAM:
         raise ValueError(f"Argument `lam` must be at most {_LARGEST_LAM:g}, but is {lam:g}.")
-    start = phase_diagram(beta, lam, time, vocab_size)
+    p = jnp.asarray([*point, float(theory.time), float(theory.vocab_size)])
+    n_kept = round_up(closed_form.growing_modes(theory.vocab_size), 8)
+    (found, start), derivatives = _derivatives(p, edge, theory.build, n_kept)
     if not int(start.n_minima):
-        recency = float(start.recency_time)
+        recency = float(start.recency_threshold)
         ends = f"recency ends at t = {recency:.4g}" if recency > 0 else "there is no recency at any depth"
+        at = ", ".join(f"{name} = {value:g}" for name, value in zip(theory.names, point, strict=True))
         raise ValueError(
-            f"The profile at beta = {beta:g}, lam = {lam:g}, t = {time:g}, M = {vocab_size:g} has no interior "
-            f"minimum, so that there is no U to move ({ends})."
+            f"The profile {theory} at {at} has no interior minimum, so that there is no U to move ({ends})."
         )
-    p = jnp.asarray([float(value) for value in point.values()])
-    n_modes = round_up(required_modes(float(beta), p.dtype), 8)
-    y = closed_form.goursat_variable(jnp.ones((), p.dtype), start.argmin, p[1])
-    values, derivatives = _derivatives(p, y, edge, n_modes, min(n_modes, closed_form.growing_modes(vocab_size)))
-    return Sensitivity(np.asarray(p), float(edge), np.asarray(values), np.asarray(derivatives))
+    names = (*theory.names, "time", "vocab_size")
+    return Sensitivity(theory, names, np.asarray(p), float(edge), np.asarray(found), np.asarray(derivatives))
 
 
-@partial(jax.jit, static_argnums=(3, 4))
-def _derivatives(p, y, edge, n_modes, n_kept):
+@eqx.filter_jit
+def _derivatives(p, edge, build, n_kept):
     def twice(p):
-        values = u_quantities(p, y, edge, n_modes, n_kept)
-        return values, values
+        values, shape = u_quantities(p, edge, build, n_kept)
+        return values, (values, shape)
 
-    derivatives, values = jax.jacfwd(twice, has_aux=True)(p)
-    return values, derivatives
+    derivatives, both = jax.jacfwd(twice, has_aux=True)(p)
+    return both, derivatives
 
 
 @trusted()
 def u_quantities(
-    p: Float[Array, " parameter"], y: Scalar, edge: float | Scalar, n_modes: int, n_kept: int
-) -> Float[Array, " quantity"]:
-    """Evaluate `QUANTITIES`, differentiable once in p through the location of the minimum.
+    p: Float[Array, " parameter"], edge: float | Scalar, build: Callable[..., CausalAttention], n_kept: int
+) -> tuple[Float[Array, " quantity"], UShape]:
+    """Evaluate `QUANTITIES`, differentiable in p through the minimum, and the shape they are of.
 
     Args:
-        p: (beta, lam, t, M).
-        y: where the minimum lies, in y = Y(1; sigma_0), to about half the digits or more.
+        p: values of the theory's parameters, t and M.
         edge: distance e of the reference positions from the ends.
-        n_modes: number of Fourier modes that resolve beta.
+        build: values of the theory's parameters -> model.
         n_kept: number of modes whose decoder weight counts.
     """
-    beta, lam, time, vocab_size = p
-    rates = ExpCosine(beta, n_modes=n_modes).growth_rates()[:n_kept]
-    log_weights = closed_form.log_mode_weights(vocab_size, n_kept)
-
-    def slope(y):
-        return closed_form.profile_slope(y, rates, log_weights, time, lam, signed=False)
-
-    def profile(source):
-        return closed_form.profile(rates, log_weights, time, source, ALiBi(lam), signed=False)
-
-    # A step of Newton's whose start and denominator count as constants: its derivative is the implicit one.
-    start = jax.lax.stop_gradient(y)
-    bend = jax.lax.stop_gradient(jax.jvp(slope, (start,), (jnp.ones_like(start),))[1])
-    location = closed_form.source_position(start - slope(start) / bend, lam)
-    first, last, end = (
-        profile(s) - profile(location) for s in (edge * jnp.ones_like(y), 1 - edge + 0 * y, 1 + 0 * y)
+    *values, time, vocab_size = p
+    model = build(*values)
+    alibi, rates = require_alibi(model.positions, "`u_sensitivity`", _ONLY_ALIBI), model.kernel.growth_rates()
+    rates = rates[:n_kept]
+    log_weights = closed_form.log_mode_weights(vocab_size, rates.size)
+    shape = shape_of_modes(model.kernel, alibi.lam, time, log_weights)
+    primacy, recency = (
+        closed_form.profile(rates, log_weights, time, s, alibi, model.kernel.has_signed_rates) - shape.minimum
+        for s in (edge * jnp.ones_like(time), 1 - edge + 0 * time)
     )
-    return jnp.stack([location, end, first, last, (first - last) / (first + last)])
+    asymmetry = (primacy - recency) / (primacy + recency)
+    return jnp.stack([shape.argmin, shape.drop, primacy, recency, asymmetry]), shape

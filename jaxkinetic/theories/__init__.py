@@ -6,7 +6,19 @@ with c0 and c1 of each curve its own. `paper` is the one head of arXiv:2605.0921
 model of attention, `of_function` of any function.
 """
 
-from jaxkinetic.theories.paper import BETA_RANGE, LAM_RANGE, Paper, paper
-from jaxkinetic.theories.theory import Parameter, Theory, of_function, of_model
+from jaxkinetic.theories.paper import BETA_RANGE, LAM_RANGE, OneHead, Paper, paper
+from jaxkinetic.theories.parameter import Parameter
+from jaxkinetic.theories.theory import ModelTheory, Theory, of_function, of_model
 
-__all__ = ["BETA_RANGE", "LAM_RANGE", "Paper", "Parameter", "Theory", "of_function", "of_model", "paper"]
+__all__ = [
+    "BETA_RANGE",
+    "LAM_RANGE",
+    "ModelTheory",
+    "OneHead",
+    "Paper",
+    "Parameter",
+    "Theory",
+    "of_function",
+    "of_model",
+    "paper",
+]

@@ -1,5 +1,6 @@
 """The paper's theory: one head with the exponential-cosine kernel and ALiBi, uniform prompts."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -16,29 +17,31 @@ from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, required_modes
 from jaxkinetic.theories.coordinates import Coordinates, SeparateCoordinates
 from jaxkinetic.theories.parameter import Parameter
 from jaxkinetic.theories.ridge import RidgeCoordinates
-from jaxkinetic.theories.theory import Theory, checked_depth, model_shape
+from jaxkinetic.theories.theory import ModelTheory, checked_depth
 
 BETA_RANGE, LAM_RANGE = (0.01, 10.0), (-20.0, 100.0)
 
 
-class Paper(Theory):
-    """See `paper`."""
+@dataclasses.dataclass(frozen=True)
+class OneHead:
+    """The paper's model (beta, lam) -> attention; equal ones share what is compiled.
 
-    name: str = eqx.field(static=True)
-    parameters: tuple[Parameter, ...]
-    time: Scalar
-    vocab_size: float = eqx.field(static=True)
-    n_modes: int = eqx.field(static=True)
-    has_ridge: bool = eqx.field(static=True)
+    Attributes:
+        n_modes: Fourier modes of the kernel, enough for the largest beta in play.
+    """
+
+    n_modes: int
 
     @trusted()
-    def model(self, beta: Scalar, lam: Scalar) -> CausalAttention:
-        """The model at given values."""
+    def __call__(self, beta: Scalar, lam: Scalar) -> CausalAttention:
+        """Exponential-cosine kernel and ALiBi."""
         return CausalAttention(ExpCosine(beta, n_modes=self.n_modes), ALiBi(lam))
 
-    def log_shape(self, values: Any, sources: Any) -> tuple[Array, Scalar]:
-        """The closed form (1.21)."""
-        return model_shape(self.model(*values), self.time, self.vocab_size, sources)
+
+class Paper(ModelTheory):
+    """See `paper`."""
+
+    has_ridge: bool = eqx.field(static=True)
 
     @property
     def coordinates(self) -> Coordinates:
@@ -77,9 +80,9 @@ class Paper(Theory):
     ) -> Float[Array, "row column curve position"]:
         """The shapes, by the power series that a row of equal beta shares; NaN where that does not serve."""
         beta, lam = first, second
-        n_modes = min(self.n_modes, closed_form.growing_modes(self.vocab_size))
-        rates = jax.vmap(lambda b: self.model(b, jnp.zeros_like(b)).kernel.growth_rates()[:n_modes])(beta)
-        weights = closed_form.mode_weights(self.vocab_size, n_modes)
+        rates = jax.vmap(lambda b: self.model(b, jnp.zeros_like(b)).kernel.growth_rates())(beta)
+        rates = rates[:, : closed_form.growing_modes(self.vocab_size)]
+        weights = closed_form.mode_weights(self.vocab_size, rates.shape[1])
         one = jnp.ones((), beta.dtype)
 
         def everywhere(function):
@@ -123,4 +126,4 @@ def paper(
     )
     # Ranges that need about as many modes share what is compiled.
     n_modes = round_up(required_modes(float(beta_range[1]), np.float64), 8)
-    return Paper("S_t", parameters, time, vocab_size, n_modes, bool(lam_range[0] < 0 < lam_range[1]))
+    return Paper("S_t", parameters, OneHead(n_modes), time, vocab_size, bool(lam_range[0] < 0 < lam_range[1]))

@@ -1,7 +1,7 @@
 """A theory of a retrieval curve, and theories made of a function or of a model of attention."""
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +14,7 @@ from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import Scalar, as_float, as_numbers, check_positive, trusted
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import CausalAttention
+from jaxkinetic.model.positions import require_alibi
 from jaxkinetic.theories.coordinates import Coordinates, SeparateCoordinates
 from jaxkinetic.theories.parameter import Parameter
 
@@ -51,6 +52,27 @@ class Theory(eqx.Module):
     def names(self) -> tuple[str, ...]:
         """Names of the parameters."""
         return tuple(p.name for p in self.parameters)
+
+    def in_order(self, values: Mapping[str, float] | Sequence[float] | np.ndarray) -> np.ndarray:
+        """Values of the parameters in their order, from a table by name or a sequence.
+
+        Raises:
+            ValueError: if one is missing, or outside its range.
+        """
+        names = ", ".join(self.names)
+        if isinstance(values, Mapping):
+            if set(values) != set(self.names):
+                raise ValueError(f"Argument `values` must name {names}, but names {', '.join(map(str, values))}.")
+            values = [values[name] for name in self.names]
+        found = as_numbers("values", values)
+        if found.shape != (len(self.parameters),):
+            raise ValueError(f"Argument `values` must hold one of each of {names}, but has shape {found.shape}.")
+        for parameter, value in zip(self.parameters, found, strict=True):
+            low, high = float(parameter.low), float(parameter.high)
+            if not low <= value <= high:
+                within = f"lie in the theory's range, {low:g} to {high:g}"
+                raise ValueError(f"Argument `{parameter.name}` must {within}, but is {value}.")
+        return found
 
     def quantities(self, values: np.ndarray) -> dict[str, float]:
         """Derived numbers worth telling at given values, by name."""
@@ -124,23 +146,24 @@ class ModelTheory(Theory):
     time: Scalar
     vocab_size: float = eqx.field(static=True)
 
+    @trusted()
+    def model(self, *values: Any) -> CausalAttention:
+        """The model at given values, in the order of the parameters."""
+        return self.build(*values)
+
     def log_shape(self, values: Values, sources: Positions) -> tuple[Positions, Scalar]:
-        """The profile of the model."""
-        return model_shape(self.build(*values), self.time, self.vocab_size, sources)
-
-
-def model_shape(
-    model: CausalAttention, time: Scalar, vocab_size: float, sources: Positions
-) -> tuple[Positions, Scalar]:
-    """The profile S_t of uniform prompts (1.21) as (S_t e^{-log_scale}, log_scale)."""
-    rates = model.kernel.growth_rates()
-    rates = rates[: min(rates.shape[0], closed_form.growing_modes(vocab_size))]
-    log_weights, signed = closed_form.log_mode_weights(vocab_size, rates.shape[0]), model.kernel.has_signed_rates
-    values, scales = jax.vmap(
-        lambda s: closed_form.scaled_profile(rates, log_weights, time, s, model.positions, signed)
-    )(sources)
-    log_scale = jax.lax.stop_gradient(jnp.max(scales))
-    return values * jnp.exp(scales - log_scale), log_scale
+        """The profile S_t of uniform prompts (1.21)."""
+        model = self.model(*values)
+        require_alibi(model.positions, "a theory's closed form", "Fit other weights by `fit_by_simulation`.")
+        rates = model.kernel.growth_rates()
+        rates = rates[: min(rates.shape[0], closed_form.growing_modes(self.vocab_size))]
+        log_weights = closed_form.log_mode_weights(self.vocab_size, rates.shape[0])
+        signed = model.kernel.has_signed_rates
+        shape, scales = jax.vmap(
+            lambda s: closed_form.scaled_profile(rates, log_weights, self.time, s, model.positions, signed)
+        )(sources)
+        log_scale = jax.lax.stop_gradient(jnp.max(scales))
+        return shape * jnp.exp(scales - log_scale), log_scale
 
 
 def of_function(
@@ -164,7 +187,8 @@ def of_function(
         raise ValueError(f"Argument `function` must be a function, but is {type(function).__name__}.")
     parameters = _checked(parameters)
     theory = FunctionTheory(name or getattr(function, "__name__", "shape"), parameters, function)
-    _try_out(theory, "function", "positions and values and return one number a position")
+    what = f"positions and values and return one number a position, for {len(parameters)} parameters"
+    _try_out("function", what, theory.log_shape, _middle(theory), jnp.linspace(0.1, 0.9, 3))
     return theory
 
 
@@ -175,8 +199,10 @@ def of_model(
     time: Any = 1.0,
     vocab_size: float = 8,
     name: str = "S_t",
-) -> Theory:
-    """A theory given by a model of attention with ALiBi weights: the profile S_t of uniform prompts (1.21).
+) -> ModelTheory:
+    """A theory given by a model of attention: the profile S_t of uniform prompts (1.21).
+
+    It has a closed form for ALiBi weights, which is what curves are fitted with; `fit_by_simulation` takes any.
 
     Args:
         build: (*values) -> model, traceable. A kernel whose parameters are fitted needs its ``n_modes``.
@@ -188,19 +214,23 @@ def of_model(
     if not callable(build):
         raise ValueError(f"Argument `build` must be a function, but is {type(build).__name__}.")
     theory = ModelTheory(name, _checked(parameters), build, checked_depth(time, vocab_size), vocab_size)
-    _try_out(theory, "build", "values and return a model")
+    what = f"values and return a model, for {len(theory.parameters)} parameters"
+    made = _try_out("build", what, theory.model, *_middle(theory))
+    if not isinstance(made, CausalAttention):
+        raise ValueError(f"Argument `build` must build a CausalAttention, but builds {type(made).__name__}.")
     return theory
 
 
-def _try_out(theory: Theory, argument: str, what: str) -> None:
-    """Trace the shape once: what a user's function cannot do is told before a search begins."""
-    middle = [float(p.value_at(np.asarray(0.5))) for p in theory.parameters]
+def _middle(theory: Theory) -> Values:
+    return jnp.asarray([float(p.value_at(np.asarray(0.5))) for p in theory.parameters], float)
+
+
+def _try_out(argument: str, what: str, function: Callable[..., Any], *values: Any) -> Any:
+    """Trace a user's function once: what it cannot do is told before a search begins."""
     try:
-        jax.eval_shape(theory.log_shape, jnp.asarray(middle, float), jnp.linspace(0.1, 0.9, 3))
+        return eqx.filter_eval_shape(function, *values)
     except TypeError as error:
-        raise ValueError(
-            f"Argument `{argument}` must take {what}, for {len(middle)} parameters, but: {error}."
-        ) from error
+        raise ValueError(f"Argument `{argument}` must take {what}, but: {error}.") from error
 
 
 def checked_depth(time: Any, vocab_size: Any) -> Scalar:

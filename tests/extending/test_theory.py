@@ -195,8 +195,17 @@ def test_a_theory_of_a_model_with_the_papers_weights_is_the_papers():
             "must take positions and values",
         ),
         (
-            lambda: jk.theories.of_model(lambda p: jk.CausalAttention(positions=jk.PowerLaw(p, 1.0)), [RATE]),
-            "ALiBi",
+            lambda: jk.fit_curves(
+                measured("edges"),
+                theory=jk.theories.of_model(
+                    lambda p: jk.CausalAttention(jk.ExpCosine(1.0), jk.PowerLaw(p, 1.0)), [RATE]
+                ),
+            ),
+            "must be ALiBi for a theory's closed form, but is PowerLaw. Fit other weights by `fit_by_simulation`",
+        ),
+        (
+            lambda: jk.theories.of_model(lambda p: jk.ALiBi(p), [RATE]),  # pyright: ignore
+            "`build` must build a CausalAttention, but builds ALiBi",
         ),
         (lambda: jk.theories.of_function(lambda x, a, b: a * b * x, [RATE, RATE]), "must have different names"),
         (lambda: jk.theories.of_function(3.0), "`function` must be a function"),  # pyright: ignore

@@ -1,9 +1,11 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize_scalar
 
-from jaxkinetic import phase_diagram, u_sensitivity
-from jaxkinetic.shape.sensitivity import PARAMETERS, QUANTITIES
+import jaxkinetic as jk
+from jaxkinetic import phase_diagram
+from jaxkinetic.shape.sensitivity import QUANTITIES, Sensitivity
 from tests.inference import oracle
 
 POINTS = [
@@ -18,6 +20,11 @@ POINTS = [
     (0.8, 9.0, 1.0, 3.0),
     (1.5, 2.0, 0.4, 40.0),
 ]
+
+
+def at(beta, lam, time=1.0, vocab_size=8.0, edge=0.05) -> Sensitivity:
+    theory = jk.theories.paper(time, vocab_size, lam_range=(-20.0, 1000.0))
+    return jk.u_sensitivity({"beta": beta, "lam": lam}, theory=theory, edge=edge)
 
 
 def quantities(point, edge=0.05):
@@ -42,7 +49,7 @@ def quantities(point, edge=0.05):
 
 @pytest.mark.parametrize("point", POINTS)
 def test_quantities_as_defined(point):
-    got = u_sensitivity(*point)
+    got = at(*point)
     expected = quantities(point)
     assert got.value("location") == pytest.approx(expected[0], rel=1e-6)
     np.testing.assert_allclose(got.values[1:], expected[1:], rtol=1e-9)
@@ -51,13 +58,13 @@ def test_quantities_as_defined(point):
 
 @pytest.mark.parametrize("point", POINTS)
 def test_derivatives_against_differences(point):
-    got = u_sensitivity(*point)
-    for j, name in enumerate(PARAMETERS):
+    got = at(*point)
+    for j, name in enumerate(("beta", "lam", "time", "vocab_size")):
 
         def shifted(share, j=j):
             moved = list(point)
             moved[j] *= 1 + share
-            return u_sensitivity(*moved).values
+            return at(*moved).values
 
         h = 1e-3
         near, far = (shifted(h) - shifted(-h)) / (2 * h), (shifted(2 * h) - shifted(-2 * h)) / (4 * h)
@@ -70,9 +77,9 @@ def test_derivatives_against_differences(point):
 def test_errors_by_the_delta_method_are_those_of_a_sample():
     """Of normal parameters close to the point, and infinite where a parameter is."""
     point, covariance = (1.2, 2.0, 0.6, 8.0), np.array([[4e-4, -3e-4], [-3e-4, 9e-4]])
-    got = u_sensitivity(*point)
+    got = at(*point)
     drawn = np.random.default_rng(0).multivariate_normal(point[:2], covariance, 400)
-    sample = np.array([u_sensitivity(b, lam, *point[2:]).values for b, lam in drawn]).std(axis=0)
+    sample = np.array([at(b, lam, *point[2:]).values for b, lam in drawn]).std(axis=0)
     np.testing.assert_allclose(got.standard_errors(covariance), sample, rtol=0.12)
     # Of beta alone, and of all four parameters.
     np.testing.assert_allclose(got.standard_errors([[0.04]]), 0.2 * np.abs(got.derivatives[:, 0]))
@@ -85,7 +92,7 @@ def test_errors_by_the_delta_method_are_those_of_a_sample():
 
 
 def test_location_by_another_root_finder():
-    got = u_sensitivity(1.2, 2.0, 0.6, 8.0).value("location")
+    got = at(1.2, 2.0, 0.6).value("location")
     h = 1e-6
 
     def slope(s):
@@ -98,9 +105,9 @@ def test_location_by_another_root_finder():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((-1.0, 1.0, 1.0), "Argument `beta` must be positive"),
+        ((-1.0, 1.0, 1.0), "Argument `beta` must lie in the theory's range, 0.01 to 10, but is -1.0"),
         ((1.0, 1.0, 0.0), "Argument `time` must be positive"),
-        ((1.0, 1.0, 1.0, 1.0), "Argument `vocab_size` must be at least 2"),
+        ((1.0, 1.0, 1.0, 1.0), "Argument `vocab_size` must be a number of at least 2"),
         ((1.0, 1.0, 1.0, 8.0, 0.5), r"Argument `edge` must lie in \(0, 1/2\)"),
         ((1.0, -1.0, 1.0), "no interior minimum"),
         ((1.0, 1.0, 2.9), "no interior minimum, so that there is no U to move \\(recency ends at t = 2.457"),
@@ -108,13 +115,26 @@ def test_location_by_another_root_finder():
 )
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
-        u_sensitivity(*arguments)
+        at(*arguments)
 
 
-@pytest.mark.usefixtures("as_installed")
-def test_bad_types():
-    with pytest.raises(ValueError, match="Argument `beta` must be a scalar"):
-        u_sensitivity([1.0, 2.0], 1.0, 1.0)  # pyright: ignore[reportArgumentType]
+def test_a_kernel_of_ones_own_is_a_theory():
+    """Kernel e^{beta cos} + a cos(2 .): derivatives in beta, lam and the amplitude against differences."""
+
+    def build(beta, lam, amplitude):
+        modes = jk.ExpCosine(beta, n_modes=24).coefficients() + jnp.zeros(24).at[1].set(amplitude)
+        return jk.CausalAttention(jk.FourierKernel(modes), jk.ALiBi(lam))
+
+    ranges = (("beta", 0.1, 3.0), ("lam", 0.1, 20.0), ("amplitude", 0.0, 1.0))
+    theory = jk.theories.of_model(build, [jk.theories.Parameter(*r) for r in ranges], time=0.5)
+    point = np.array([1.2, 3.0, 0.2])
+    got = jk.u_sensitivity(point, theory=theory)
+    assert got.names == ("beta", "lam", "amplitude", "time", "vocab_size")
+    for j in range(3):
+        step = 1e-4 * np.eye(3)[j]
+        ends = [jk.u_sensitivity(point + s * step, theory=theory).values for s in (-1, 1)]
+        np.testing.assert_allclose(got.derivatives[:, j], (ends[1] - ends[0]) / 2e-4, rtol=1e-5)
+    assert got.value("location") == pytest.approx(float(jk.u_shape(build(*jnp.asarray(point)), 0.5, 8).argmin))
 
 
 @pytest.mark.parametrize(
@@ -128,11 +148,11 @@ def test_bad_types():
 )
 def test_matrices_that_are_no_covariance_are_refused(covariance, message):
     with pytest.raises(ValueError, match=message):
-        u_sensitivity(1.0, 1.0, 1.0).standard_errors(covariance)
+        at(1.0, 1.0).standard_errors(covariance)
 
 
 def test_biases_beyond_what_is_resolved_are_refused():
     with pytest.raises(ValueError, match="`lam` must be at most 600"):
-        u_sensitivity(1.0, 800.0, 1.0)
+        at(1.0, 800.0)
     with pytest.raises(ValueError, match="`lam` must be at most 1000"):
         phase_diagram(1.0, 3e4, 1.0)
