@@ -1,4 +1,4 @@
-"""The only place that calls `diffrax.diffeqsolve`: options in, values at the saved times out."""
+"""Differential equations in t: by diffrax's solvers, or in a fixed number of equal steps by plain scans."""
 
 import dataclasses
 from collections.abc import Callable
@@ -151,14 +151,6 @@ def reason(error: BaseException) -> str:
     return (told or lines or [type(error).__name__])[0]
 
 
-def constant_steps(step: float | Scalar) -> Solve:
-    """Options for ensembles: steps of one length, which may be traced, by a scheme of fifth order.
-
-    Failures do not stop the program: look at ``result``.
-    """
-    return Solve(solver=diffrax.Tsit5(), step=step, max_steps=CONSTANT_STEPS, throw=False)
-
-
 def largest_error_steps(rtol: float, atol: float) -> Solve:
     """Options whose tolerances bound the error of every component, not its root mean square over all of them."""
     return Solve(controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=optx.max_norm))
@@ -171,10 +163,11 @@ def march(
     n_steps: int,
     args: PyTree,
 ) -> Float[Array, "..."]:
-    """Integrate dy/dt = field(y, args) from y(0) = start to ``time`` in equal steps of the scheme of fifth order.
+    """Integrate dy/dt = field(y, args) from y(0) = start to ``time`` in equal steps of `diffrax.Tsit5`.
 
-    Plain scans over steps and stages: derivatives pass through them in forward and reverse mode, one inside the
-    other, which a solve that counts its own steps does not allow.
+    The number of steps is static, so that scans over steps and stages suffice: the program holds no host callback,
+    can be exported, and is differentiable in forward and reverse mode, nested as well. Reverse mode keeps the state
+    at every step and repeats each step's stages. Where the solution blows up, the result is not finite.
     """
     tableau = diffrax.Tsit5.tableau
     rows = [np.zeros(0), *tableau.a_lower[:-1]]
@@ -183,6 +176,7 @@ def march(
     weights = jnp.asarray(tableau.b_sol[: len(rows)], start.dtype)
     length = time.astype(start.dtype) / n_steps
 
+    @jax.checkpoint
     def step(y, _):
         def stage(slopes, row):
             index, shift = row

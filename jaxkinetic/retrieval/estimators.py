@@ -18,9 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxkinetic._types import Angles, PRNGKeyArray, Scalar
-from jaxkinetic.integrate import constant_steps, march
+from jaxkinetic.integrate import march
 from jaxkinetic.model import Layer, PromptLaw
-from jaxkinetic.particles.simulate import solve
 from jaxkinetic.retrieval.control import Control
 from jaxkinetic.retrieval.source_law import SMALLEST_DENSITY, SourceLaw, lowest_density
 from jaxkinetic.retrieval.window import Accuracy, window, window_slope
@@ -33,35 +32,29 @@ class Problem(eqx.Module):
         model: attention, or any layer.
         prompts: law of the initial tokens.
         time: depth t.
-        step: length of the constant steps.
         tokens: indices of the source tokens, from 0, (S,).
         source: their law, tabulated.
         control: the limit's prediction and its mean for this estimator, (S,); None for neither.
         n_tokens: number of tokens N.
-        n_steps: number of constant steps, in place of ``step``, for derivatives of an estimator: then both modes
-            pass through the solve, one inside the other.
+        n_steps: number of equal steps to depth t.
     """
 
     model: Layer
     prompts: PromptLaw
     time: Scalar
-    step: Scalar
     tokens: Int[Array, " source"]
     source: SourceLaw
     control: tuple[Control, Float[Array, " source"]] | None
     n_tokens: int = eqx.field(static=True)
-    n_steps: int | None = eqx.field(static=True, default=None)
+    n_steps: int = eqx.field(static=True, default=1)
 
     def draw(self, key: PRNGKeyArray) -> Angles:
         """Initial angles of a prompt, in the precision of the model."""
         return self.prompts.sample(key, self.n_tokens).astype(self.time.dtype)
 
     def last(self, start: Angles) -> Scalar:
-        """Final angle of the last token."""
-        if self.n_steps is not None:
-            return march(lambda theta, model: model.velocity(theta), start, self.time, self.n_steps, self.model)[-1]
-        found = solve(self.model, start, self.time[None], constant_steps(self.step))
-        return jnp.where(found.succeeded, found.angles[0, -1], jnp.nan)
+        """Final angle of the last token; not finite where the steps are too long for the forces."""
+        return march(lambda theta, model: model.velocity(theta), start, self.time, self.n_steps, self.model)[-1]
 
     def window(self, u: Array) -> Array:
         """The decoder's window h."""

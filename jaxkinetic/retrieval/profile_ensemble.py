@@ -41,7 +41,7 @@ class ProfileEnsemble:
     """An ensemble whose means are a retrieval profile: checked and tabulated, ready to run.
 
     Attributes:
-        problem: what turns a key into values; its step is set when it runs.
+        problem: what turns a key into values; its number of steps is set when it runs.
         estimator: what turns a prompt into values.
         bytes_per_prompt: working memory of one prompt.
         may_drop_control: whether there is a control that nobody asked for.
@@ -87,7 +87,7 @@ class ProfileEnsemble:
             RuntimeError: if a value is not finite.
         """
         moments = run_ensemble(
-            self.estimator, with_steps(self.problem, n_steps), key, n_prompts, first=first,
+            self.estimator, dataclasses.replace(self.problem, n_steps=n_steps), key, n_prompts, first=first,
             devices=devices, bytes_per_prompt=self.bytes_per_prompt, memory=memory, **options,
         )  # fmt: skip
         if not (np.all(np.isfinite(moments.mean)) and np.all(np.isfinite(moments.m2))):
@@ -101,7 +101,8 @@ class ProfileEnsemble:
         self, n_steps: int, key: PRNGKeyArray, first: int, memory: float, devices: Sequence[Any]
     ) -> Float[np.ndarray, "prompt source"]:
         """Values of each prompt of the block that starts at ``first``, on one device."""
-        return self._block(self.estimator, with_steps(self.problem, n_steps), key, first, memory, devices)
+        problem = dataclasses.replace(self.problem, n_steps=n_steps)
+        return self._block(self.estimator, problem, key, first, memory, devices)
 
     def pilot_control(
         self, key: PRNGKeyArray, first: int, memory: float, devices: Sequence[Any]
@@ -145,7 +146,7 @@ def prepare_profile(
     sigma = jnp.asarray((tokens + 1) / n_tokens, dtype)
     depth = as_float(time).astype(dtype)
     source = tabulate_source(law, sigma, vocab_size, accuracy, stein=chosen.needs_density)
-    problem = Problem(model, law, depth, depth, jnp.asarray(tokens), source, None, n_tokens)
+    problem = Problem(model, law, depth, jnp.asarray(tokens), source, None, n_tokens)
     if wanted:
         problem = dataclasses.replace(problem, control=_control(problem, sigma, chosen, control_variate))
     size = bytes_per_prompt(model, n_tokens, tokens.size, chosen)
@@ -282,8 +283,3 @@ def bytes_per_prompt(model: Layer, n_tokens: int, n_sources: int, estimator: Est
     """Working memory of one prompt: states of the solver, and of the layer."""
     numbers = 8 + model.memory_per_token
     return float(model.dtype.itemsize * n_tokens * estimator.runs(n_sources) * numbers)
-
-
-def with_steps(problem: Problem, n_steps: int) -> Problem:
-    """The same problem, with that many constant steps to its depth."""
-    return eqx.tree_at(lambda p: p.step, problem, problem.time / n_steps)

@@ -7,10 +7,10 @@ from jaxkinetic.sweep.config import Point, SweepConfig
 
 
 def evaluations(config: SweepConfig, point: Point, n_steps: int) -> int:
-    """Evaluations of a token's drift for one prompt: Tsit5 takes six per step, and one at the start."""
+    """Evaluations of a token's drift for one prompt: Tsit5 takes six per step."""
     n_sources = config.positions(point.n_tokens).size
     solves = config.chosen_estimator(point.law, point.estimator).work(n_sources)
-    return point.n_tokens * (6 * n_steps + 1) * solves
+    return point.n_tokens * 6 * n_steps * solves
 
 
 def relative_cost(config: SweepConfig, point: Point) -> float:

@@ -6,6 +6,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ import jaxkinetic as jk
 from jaxkinetic.inference.simulated import simulation_run
 from jaxkinetic.inference.simulated.simulated_shape import SPACING, Geometry, SimulatedShape, coordinates
 from jaxkinetic.inference.simulated.simulation_blocks import Weighted, counted, eliminate, whitening
-from jaxkinetic.integrate import constant_steps, march
+from jaxkinetic.integrate import Solve, march
 from jaxkinetic.plotting import plot_simulation_fit
 from jaxkinetic.retrieval.estimators import ESTIMATORS
 from jaxkinetic.retrieval.profile_ensemble import prepare_profile
@@ -145,7 +146,7 @@ def test_values_with_a_control_from_afar_are_those_of_estimates():
 
 def test_marching_is_the_solve_with_constant_steps():
     model, start = alibi(1.2, 0.7), jk.UniformPrompts().sample(KEY, 12)
-    ends = jk.simulate(model, start, [0.8], constant_steps(0.1)).angles[0]
+    ends = jk.simulate(model, start, [0.8], Solve(solver=diffrax.Tsit5(), step=0.1)).angles[0]
     marched = march(lambda theta, model: model.velocity(theta), start, jnp.asarray(0.8), 8, model)
     np.testing.assert_allclose(marched, ends, rtol=0, atol=1e-14)
 

@@ -4,6 +4,7 @@ An estimate with its control and one without it come from the same prompts, so t
 mean must vanish, is seen sharply; those of different estimators come from different seeds.
 """
 
+import dataclasses
 import itertools
 
 import jax
@@ -15,7 +16,7 @@ import jaxkinetic as jk
 from jaxkinetic.particles import ensemble
 from jaxkinetic.particles.ensemble import run_ensemble
 from jaxkinetic.retrieval.estimators import ESTIMATORS
-from jaxkinetic.retrieval.profile_ensemble import prepare_profile, with_steps
+from jaxkinetic.retrieval.profile_ensemble import prepare_profile
 from tests.limit.laws import CODEWORDS, SMOOTH
 
 MODEL = jk.CausalAttention(jk.ExpCosine(1.2), jk.ALiBi(0.7))
@@ -44,7 +45,7 @@ class Found:
         )
         assert (prepared.problem.control is not None) == self.controlled
         self.moments = run_ensemble(
-            BOTH[estimator] if self.controlled else ESTIMATORS[estimator], with_steps(prepared.problem, STEPS),
+            BOTH[estimator] if self.controlled else ESTIMATORS[estimator], dataclasses.replace(prepared.problem, n_steps=STEPS),
             jax.random.key(seed), n_prompts, joint=True,
         )  # fmt: skip
         self.n_sources = prepared.sources.size

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
+from jaxkinetic.integrate import march
 from jaxkinetic.particles.ensemble import Moments
-from jaxkinetic.particles.simulate import solve
 from jaxkinetic.retrieval import estimators
 from jaxkinetic.sweep.cost import expected_prompts, relative_cost
 from jaxkinetic.sweep.progress import Meter
@@ -24,14 +24,15 @@ def test_planned_work_is_what_a_run_counts(tmp_path: Path, monkeypatch: pytest.M
     """Every velocity of a token that the solver asks for is counted in the run itself."""
     counted = []
 
-    def watched(model, theta):
-        jax.debug.callback(lambda angles: counted.append(angles.size), theta)
-        return model.velocity(theta)
+    def watched(field, *rest):
+        def counting(theta, model):
+            jax.debug.callback(lambda angles: counted.append(angles.size), theta)
+            return field(theta, model)
+
+        return march(counting, *rest)
 
     jk.run_sweep(TINY, tmp_path / "s")
-    monkeypatch.setattr(
-        estimators, "solve", lambda model, start, times, options: solve(model, start, times, options, watched)
-    )
+    monkeypatch.setattr(estimators, "march", watched)
     jax.clear_caches()
     plan = jk.plan_extension(tmp_path / "s", n_prompts=160)
     jax.effects_barrier()
