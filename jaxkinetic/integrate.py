@@ -15,8 +15,6 @@ from jaxtyping import Array, Float, PyTree
 from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import Scalar, check_at_least, check_increasing, check_positive, check_times, is_concrete
 
-CONSTANT_STEPS = 256
-
 
 def _meter(progress: bool | diffrax.AbstractProgressMeter) -> diffrax.AbstractProgressMeter:
     if isinstance(progress, diffrax.AbstractProgressMeter):

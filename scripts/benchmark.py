@@ -200,9 +200,8 @@ def ensemble_row() -> tuple[str, str, str]:
         ).values  # fmt: skip
 
     alone, whole = best_of(lambda: drift(theta), ensemble, rounds=5)
-    # Tsit5 evaluates the drift six times a step and once before; a block of 32 more prompts measures the steps
-    # and a half as many again, at half the length.
-    evaluations = (n_prompts + 32) * (6 * n_steps + 1) + 32 * (12 * n_steps + 1)
+    # Tsit5 evaluates the drift six times a step. A pilot of 32 prompts more runs with n_steps and 2 n_steps.
+    evaluations = 6 * n_steps * (n_prompts + 32 + 2 * 32)
     ratio = whole / (alone / theta.size * n_tokens * evaluations)
     return "ensemble / its drift evaluations alone (float64, N = 1024)", f"{ratio:.2f}", "<= 2"
 

@@ -68,21 +68,14 @@ def simulate(
     theta0 = model.check_resolved(check_angles("theta0", theta0))
     ts = as_times(times, theta0.dtype)
     chosen = (Solve() if options is None else options).with_adjoint(model, theta0, ts)
-    return solve(model, theta0, ts, chosen, drift)
+    return _simulate(model, theta0, ts, chosen, drift)
 
 
 @eqx.filter_jit
 @trusted()
-def solve(
-    model: Layer,
-    theta0: Angles,
-    times: Float[Array, " time"],
-    options: Solve,
-    drift: Callable[[Layer, Array], Array] | None = None,
-) -> Trajectory:
-    """The same as `simulate` without its checks, for ensembles, whose entry point has made them."""
-    move = (lambda model, theta: model.velocity(theta)) if drift is None else drift
-    solution = integrate(
-        lambda _, theta, model: move(model, theta), theta0, times, model, options, land_on_times=True
-    )
+def _simulate(model, theta0, times, options, drift):
+    def field(_, theta, model):
+        return model.velocity(theta) if drift is None else drift(model, theta)
+
+    solution = integrate(field, theta0, times, model, options, land_on_times=True)
     return Trajectory(solution.ts, solution.values, solution.stats, solution.result)

@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxkinetic._types import PRNGKeyArray, check_at_least
-from jaxkinetic.integrate import CONSTANT_STEPS
 from jaxkinetic.particles.ensemble import BLOCK
 from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble
 
+# Most equal steps of a run.
+CONSTANT_STEPS = 256
 _FIRST_STEPS = 4
 # Shares of the standard error: what is aimed at, what is too much to keep quiet about, and that of rounding,
 # which does not add up over prompts.
@@ -24,7 +25,7 @@ _ROUNDING = 8.0
 
 
 def check_steps(n_steps: int) -> None:
-    """Refuse numbers of steps below one or above what a solve may take, twice as many included."""
+    """Raise ValueError unless 1 <= n_steps <= CONSTANT_STEPS / 2: the pilot also runs with 2 n_steps."""
     check_at_least("n_steps", n_steps, 1)
     if 2 * n_steps > CONSTANT_STEPS:
         raise ValueError(f"Argument `n_steps` must be at most {CONSTANT_STEPS // 2}, but is {n_steps}.")

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from jaxkinetic._types import check_at_least, check_finite, check_positive, check_seed
-from jaxkinetic.integrate import CONSTANT_STEPS
 from jaxkinetic.law_table import LAWS, build_law, check_keys, number, read_toml
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw
 from jaxkinetic.particles.ensemble import BLOCK, Moments
@@ -34,7 +33,7 @@ from jaxkinetic.retrieval.profile_ensemble import (
     prepare_profile,
     source_tokens,
 )
-from jaxkinetic.retrieval.steps import check_steps
+from jaxkinetic.retrieval.steps import CONSTANT_STEPS, check_steps
 from jaxkinetic.retrieval.window import Accuracy
 
 DIMS = ("beta", "lam", "time", "n_tokens", "vocab_size", "law", "estimator")

@@ -45,8 +45,8 @@ class Found:
         )
         assert (prepared.problem.control is not None) == self.controlled
         self.moments = run_ensemble(
-            BOTH[estimator] if self.controlled else ESTIMATORS[estimator], dataclasses.replace(prepared.problem, n_steps=STEPS),
-            jax.random.key(seed), n_prompts, joint=True,
+            BOTH[estimator] if self.controlled else ESTIMATORS[estimator],
+            dataclasses.replace(prepared.problem, n_steps=STEPS), jax.random.key(seed), n_prompts, joint=True,
         )  # fmt: skip
         self.n_sources = prepared.sources.size
         assert self.n_sources >= 8

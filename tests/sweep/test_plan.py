@@ -74,7 +74,7 @@ def test_extensions_are_planned_without_touching_the_store(tmp_path: Path):
     jk.run_sweep(TINY, store)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     plan = jk.plan_extension(store, n_prompts=160)
-    assert (plan.n_left, plan.n_prompts, plan.evaluations) == (2, 128, 2 * 64 * 8 * 25)
+    assert (plan.n_left, plan.n_prompts, plan.evaluations) == (2, 128, 2 * 64 * 8 * 24)
     assert jk.plan_extension(store).n_left == 0
     with pytest.raises(ValueError, match="`n_prompts` must be at least 96, as the store has it, but is 64"):
         jk.plan_extension(store, n_prompts=64)

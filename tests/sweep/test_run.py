@@ -114,7 +114,7 @@ def test_plan_counts_what_is_left_and_writes_nothing(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
     assert (plan.n_points, plan.n_left, plan.n_prompts, plan.most_prompts, plan.n_steps) == (2, 2, 192, 192, 4)
     # Four steps to depth 1 are taken for two to depth 0.5.
-    assert plan.evaluations == 8 * 96 * (25 + 13)
+    assert plan.evaluations == 8 * 96 * (24 + 12)
     assert 0 < plan.seconds < 60
     jk.run_sweep(TINY, store)
     longer = jk.plan_sweep(TINY, store)
@@ -126,7 +126,7 @@ def test_plan_counts_what_is_left_and_writes_nothing(tmp_path: Path):
 def test_work_of_estimators_that_run_a_prompt_several_times():
     kinds = TINY.replace(time=1.0, estimator=["naive", "glauber", "adjoint"])
     once, redrawn, differentiated = (evaluations(kinds, point, 4) for point in kinds.points())
-    assert once == 8 * 25
+    assert once == 8 * 24
     # Glauber runs each of two sources again; a value with its gradient counts as three.
     assert redrawn == differentiated == 3 * once
 
