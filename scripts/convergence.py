@@ -59,7 +59,7 @@ def distance(
     source = tabulate_source(law, sigma, size, "soft")
     control = uniform_control(model, time, sigma) if uniform else law_control(model, law, time, sigma)
     known = control, control.mean_of_redraw(source)
-    problem = Problem(model, law, time, time / _STEPS, jnp.asarray(tokens), source, known, n_tokens)
+    problem = Problem(model, law, time, jnp.asarray(tokens), source, known, n_tokens, _STEPS)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(n_prompts))
     values, starts = (np.asarray(x) for x in _run(problem, keys))
     rest = np.stack(

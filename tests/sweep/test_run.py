@@ -141,13 +141,13 @@ def test_expected_prompts_follow_the_variance():
     assert expected_prompts(config, None) == 96
 
 
-def test_points_that_differ_by_values_are_one_program(tmp_path: Path, monkeypatch):
-    """Also for laws given by tables, which would otherwise be compiled again at every point."""
+def test_points_that_differ_by_values_share_their_programs(tmp_path: Path, monkeypatch):
+    """One for each number of steps, also for laws given by tables, which differ at every point."""
     traces = []
 
     class Counted(Naive):
         def value(self, problem, drawn):
-            traces.append(problem.n_tokens)
+            traces.append(problem.n_steps)
             return super().value(problem, drawn)
 
     monkeypatch.setitem(ESTIMATORS, "naive", Counted())
@@ -156,10 +156,10 @@ def test_points_that_differ_by_values_are_one_program(tmp_path: Path, monkeypatc
         laws={"one": {"probabilities": [[0.4], [0.6]]}, "other": {"probabilities": [[0.7], [0.3]]}},
     )  # fmt: skip
     jk.run_sweep(config, tmp_path / "s")
-    assert len(traces) == 1
+    assert traces == [4, 8]
     both = config.replace(law=["one", "uniform"])
     jk.run_sweep(both, tmp_path / "both")
-    assert len(traces) == 2
+    assert traces == [4, 8] * 2
 
 
 def test_joint_sweeps_keep_the_covariance_of_single_estimates(tmp_path: Path):
