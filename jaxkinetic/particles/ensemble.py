@@ -22,6 +22,8 @@ from jaxkinetic._show import Shown
 from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
 
 BLOCK = 32
+# Default memory budget in bytes on each device.
+MEMORY = 2.0**30
 _ROUND = 32
 _DEVICES = 8
 _LARGEST = 8192
@@ -96,7 +98,7 @@ def run_ensemble(
     *,
     first: int = 0,
     bytes_per_prompt: float = 2.0**20,
-    memory: float = 2.0**30,
+    memory: float = MEMORY,
     devices: Sequence[Any] | None = None,
     joint: bool = False,
     onto: Moments | None = None,

@@ -14,7 +14,7 @@ from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
 from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
 from jaxkinetic.model import Layer, PromptLaw
-from jaxkinetic.particles.ensemble import BLOCK, Moments, check_first, local_devices
+from jaxkinetic.particles.ensemble import BLOCK, MEMORY, Moments, check_first, local_devices
 from jaxkinetic.retrieval.band import simultaneous_factor
 from jaxkinetic.retrieval.estimators import Estimator
 from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble, prepare_profile
@@ -97,7 +97,7 @@ def estimate_profile(
     n_steps: int | None = None,
     first: int = 0,
     onto: ProfileEstimate | None = None,
-    memory: float = 2.0**30,
+    memory: float = MEMORY,
     devices: Sequence[Any] | None = None,
     progress: bool = False,
 ) -> ProfileEstimate:

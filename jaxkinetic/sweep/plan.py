@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxkinetic._types import check_positive
-from jaxkinetic.particles.ensemble import BLOCK, Moments, batch_size, local_devices
+from jaxkinetic.particles.ensemble import BLOCK, MEMORY, Moments, batch_size, local_devices
 from jaxkinetic.retrieval.steps import choose_steps
 from jaxkinetic.sweep.config import Point, SweepConfig
 from jaxkinetic.sweep.contents import check_same
@@ -65,7 +65,7 @@ def plan_sweep(
     config: SweepConfig,
     store: str | Path | None = None,
     *,
-    memory: float = 2.0**30,
+    memory: float = MEMORY,
     devices: Sequence[Any] | None = None,
 ) -> SweepPlan:
     """Estimate work, memory and time of a sweep, less what its store already has; nothing is written.
@@ -95,7 +95,7 @@ def plan_extension(
     n_prompts: int | None = None,
     standard_error: float | None = None,
     max_prompts: int | None = None,
-    memory: float = 2.0**30,
+    memory: float = MEMORY,
     devices: Sequence[Any] | None = None,
 ) -> SweepPlan:
     """Estimate work, memory and time of `extend_sweep` with these goals; nothing is written.

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jaxkinetic._types import check_positive
-from jaxkinetic.particles.ensemble import BLOCK, local_devices
+from jaxkinetic.particles.ensemble import BLOCK, MEMORY, local_devices
 from jaxkinetic.sweep.config import Point, SweepConfig
 from jaxkinetic.sweep.cost import evaluations
 from jaxkinetic.sweep.first_process import on_first
@@ -26,7 +26,7 @@ def run_sweep(
     config: SweepConfig,
     store: str | Path,
     *,
-    memory: float = 2.0**30,
+    memory: float = MEMORY,
     devices: Sequence[Any] | None = None,
     progress: bool = False,
 ) -> None:
@@ -68,7 +68,7 @@ def extend_sweep(
     standard_error: float | None = None,
     max_prompts: int | None = None,
     chunk: int | None = None,
-    memory: float = 2.0**30,
+    memory: float = MEMORY,
     devices: Sequence[Any] | None = None,
     progress: bool = False,
 ) -> None:
