@@ -202,6 +202,7 @@ class SeriesError(eqx.Module):
 def iterated_kernels(
     positions: PositionalWeights,
     smallest_source: float = 0.01,
+    *,
     n_terms: int = 64,
     n_nodes: int = 16,
     tolerance: float | None = None,
@@ -266,7 +267,7 @@ def resolved_kernels(
     nodes = _NODES if n_nodes is None else (n_nodes,)
     smallest, i, j = smallest_source(sources), 0, 0
     while True:
-        kernels = iterated_kernels(positions, smallest, terms[i], nodes[j], tolerance)
+        kernels = iterated_kernels(positions, smallest, n_terms=terms[i], n_nodes=nodes[j], tolerance=tolerance)
         error = kernels.error(rates, time, vocab_size, jnp.asarray(sources, kernels.values.dtype))
         if not is_concrete(error.largest) or not jnp.isfinite(error.rounding):
             return kernels

@@ -272,14 +272,14 @@ def test_sources_out_of_range_are_an_error():
 
 @pytest.mark.usefixtures("as_installed")
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "options", "message"),
     [
-        ((1.0,), "`positions` must be PositionalWeights, such as ALiBi, but is float"),
-        ((ALiBi(1.0), 0.0), r"`smallest_source` must be a number in \(0, 1\), but is 0"),
-        ((ALiBi(1.0), 0.01, 0), "`n_terms` must be at least 1"),
-        ((ALiBi(1.0), 0.01, 8, 3), "`n_nodes` must be at least 4"),
+        ((1.0,), {}, "`positions` must be PositionalWeights, such as ALiBi, but is float"),
+        ((ALiBi(1.0), 0.0), {}, r"`smallest_source` must be a number in \(0, 1\), but is 0"),
+        ((ALiBi(1.0),), {"n_terms": 0}, "`n_terms` must be at least 1"),
+        ((ALiBi(1.0),), {"n_nodes": 3}, "`n_nodes` must be at least 4"),
     ],
 )
-def test_bad_input(arguments, message):
+def test_bad_input(arguments, options, message):
     with pytest.raises(ValueError, match=message):
-        iterated_kernels(*arguments)
+        iterated_kernels(*arguments, **options)
