@@ -1,4 +1,4 @@
-"""How results print: numbers by value, arrays by type and shape, so that no result fills the screen."""
+"""How results and models print: numbers by value, arrays by type and shape, so that none fills the screen."""
 
 import dataclasses
 import textwrap
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 
 from jaxkinetic._json import to_json
@@ -25,7 +26,19 @@ class Shown:
         return f"{type(self).__name__}(\n{textwrap.indent(''.join(lines), '  ')})"
 
 
+class ShownModule(eqx.Module):
+    """A module that prints its parameters by value."""
+
+    def __repr__(self) -> str:
+        return _shown(self)
+
+
 def _shown(value: Any) -> str:
-    if hasattr(value, "dtype") and np.ndim(value) == 0 and is_concrete(value):
-        return f"{value.item():.6g}" if np.issubdtype(value.dtype, np.inexact) else str(value.item())
-    return eqx.tree_pformat(value)
+    return eqx.tree_pformat(jax.tree.map(_by_value, value))
+
+
+def _by_value(leaf: Any) -> Any:
+    if not (hasattr(leaf, "dtype") and np.ndim(leaf) == 0 and is_concrete(leaf)):
+        return leaf
+    number = leaf.item()
+    return float(f"{number:.6g}") if isinstance(number, float) else number

@@ -19,6 +19,20 @@ def test_numbers_are_shown_by_value():
     assert "recency_threshold=2.45749,\n)" in shown
 
 
+def test_models_show_their_parameters():
+    heads = jk.Sum([MODEL, jk.CausalAttention(jk.ExpCosine(2.5), jk.PowerLaw(1.5, 0.1))], shares=[0.3, 0.7])
+    shown = " ".join(repr(heads).split())
+    assert "kernel=ExpCosine(beta=1.0, _n_modes=16), positions=ALiBi(lam=1.0)" in shown
+    assert "kernel=ExpCosine(beta=2.5, _n_modes=" in shown
+    assert "positions=PowerLaw(exponent=1.5, scale=0.1)" in shown
+    assert "shares=f64[2]" in shown
+    assert repr(jk.ClusterPrompts([0.5, 2.0], 0.12)) == "ClusterPrompts(centers=f64[2], width=0.12)"
+    # What is traced has no value.
+    seen = []
+    jax.jit(lambda lam: seen.append(repr(jk.ALiBi(lam))))(0.3)
+    assert seen == ["ALiBi(lam=weak_f64[])"]
+
+
 def test_what_is_traced_or_batched_is_shown_by_shape():
     seen = []
     jax.vmap(lambda time: seen.append(repr(jk.u_shape(MODEL, time, 8))))(jnp.array([0.5, 1.0]))

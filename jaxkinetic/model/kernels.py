@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._bounds import check_sensible
+from jaxkinetic._show import ShownModule
 from jaxkinetic._types import (
     Scalar,
     as_float,
@@ -37,7 +38,7 @@ _MODES_PER_STEP = 4
 _LARGEST_TRACED = 16.0
 
 
-class Kernel(eqx.Module):
+class Kernel(ShownModule):
     """An even interaction kernel w on the circle, resolved by a static number of Fourier modes."""
 
     @property

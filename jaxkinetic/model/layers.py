@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxkinetic._show import ShownModule
 from jaxkinetic._types import Angles, check_type, finite_array
 
 
-class Layer(eqx.Module):
+class Layer(ShownModule):
     """Motion of the tokens of one prompt through depth.
 
     A new layer implements `velocity`; `pairwise_velocity` is its reference in tests, and `check_resolved` guards

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxkinetic._bounds import check_sensible
+from jaxkinetic._show import ShownModule
 from jaxkinetic._types import Angles, Scalar, check_at_least, finite_scalar
 from jaxkinetic.sums import causal_sum, convolved_average, weight_totals
 
 
-class PositionalWeights(eqx.Module):
+class PositionalWeights(ShownModule):
     """Causal weights given by a positive function b of the distance s = (j - k) / N in [0, 1]."""
 
     @abc.abstractmethod

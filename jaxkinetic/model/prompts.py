@@ -17,6 +17,7 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, Complex, Float, Shaped
 
 from jaxkinetic._bounds import check_sensible
+from jaxkinetic._show import ShownModule
 from jaxkinetic._types import (
     Angles,
     PRNGKeyArray,
@@ -36,7 +37,7 @@ _WIDE, _IMAGES, _WIDE_MODES = 1.5, 3, 8
 _EVERYWHERE = np.sin(np.pi * np.arange(129) / 256) ** 2
 
 
-class PromptLaw(eqx.Module):
+class PromptLaw(ShownModule):
     """A law of independent initial tokens.
 
     A new law implements `sample` and `fourier`, and states what it has of the rest.
