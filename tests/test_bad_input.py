@@ -135,7 +135,7 @@ def test_refused_before_compilation(door, monkeypatch):
         pytest.fail("reached the compiled part")
 
     for module, name in [
-        ("particles.simulate", "solve"),
+        ("particles.simulate", "_simulate"),
         ("retrieval.profile", "_retrieval_profile"),
         ("retrieval.u_shape", "shape_of_modes"),
     ]:
