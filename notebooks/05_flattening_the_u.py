@@ -87,7 +87,7 @@ print(f"largest relative difference {float(np.max(np.abs(series / exact - 1))):.
 # the far end: early tokens need it least, because all later tokens carry them.
 
 # %%
-designed = jk.design_weights(kernel, time, vocab_size, distance)
+designed = jk.design_weights(kernel, time, vocab_size, mean_distance=distance)
 plot_design(designed)
 plt.show()
 print(
@@ -108,7 +108,7 @@ print(f"mean attention distance: {distance:.6f} and {designed.mean_distance:.6f}
 
 # %%
 for family in ("exponentials", "power-law"):
-    simple = jk.design_weights(kernel, time, vocab_size, distance, family=family)
+    simple = jk.design_weights(kernel, time, vocab_size, mean_distance=distance, family=family)
     print(f"{family:<13} range {simple.range:.3f}, ALiBi {simple.alibi_range:.3f}: {simple.positions}")
 
 # %% [markdown]
@@ -118,7 +118,7 @@ for family in ("exponentials", "power-law"):
 
 # %%
 at = np.linspace(0.05, 0.95, 61)
-ordered = jk.design_weights(kernel, time, vocab_size, distance, target=0.5 * at**2, sources=at)
+ordered = jk.design_weights(kernel, time, vocab_size, mean_distance=distance, target=0.5 * at**2, sources=at)
 plot_design(ordered)
 plt.show()
 print(f"furthest from the target: ALiBi {ordered.alibi_range:.3f}, designed {ordered.range:.4f}")

@@ -111,7 +111,7 @@ FUNCTIONS = {
     "time of a diagram": lambda _: jk.phase_diagram(1.0, 1.0, [1.0, 1e300], 8),
     "vocab_size of a diagram": lambda _: jk.phase_diagram(1.0, 1.0, 1.0, 1e23),
     "n_questions": lambda _: jk.plan_experiment([0.2, 0.5, 0.8], 1e300, [1.0, 1.0], c0=0.4, c1=0.1),
-    "time of a design": lambda _: jk.design_weights(jk.ExpCosine(1.0), 1e300, 8, 0.4),
+    "time of a design": lambda _: jk.design_weights(jk.ExpCosine(1.0), 1e300, 8, mean_distance=0.4),
 }
 
 

@@ -27,7 +27,9 @@ def test_density_integrates_to_one():
 def test_both_profiles_and_the_target_are_drawn():
     sources = np.linspace(0.1, 0.9, 20)
     target = 0.1 * sources
-    designed = jk.design_weights(jk.ExpCosine(1.0), 0.5, 8, 0.45, target, sources, n_knots=8)
+    designed = jk.design_weights(
+        jk.ExpCosine(1.0), 0.5, 8, mean_distance=0.45, target=target, sources=sources, n_knots=8
+    )
     figure = plotting.plot_design(designed)
     left, right = figure.axes
     assert "0.45" in left.get_title()

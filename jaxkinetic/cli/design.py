@@ -65,7 +65,10 @@ def design(
     wanted, sources = None, np.linspace(first, last, max(61, 3 * knots // 2))
     if target is not None:
         sources, wanted = _read_target(target)
-    designed = design_weights(kernel, time, vocab_size, distance, wanted, sources, knots, family, terms)
+    designed = design_weights(
+        kernel, time, vocab_size, mean_distance=distance, target=wanted, sources=sources, n_knots=knots,
+        family=family, n_terms=terms,
+    )  # fmt: skip
     estimates = (
         _estimate(designed, kernel, time, vocab_size, check_tokens, check_prompts) if check_prompts else None
     )

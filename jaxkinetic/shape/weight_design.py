@@ -5,7 +5,7 @@ a family of weights are found by least squares: Levenberg-Marquardt on the resid
 
     r_i = S(sigma_i) - T(sigma_i) - mean_j (S(sigma_j) - T(sigma_j)),    T = 0 for a flat profile.
 
-The mean attention distance is held exactly, whatever x: see `held_distance`.
+The mean attention distance is held exactly, whatever x: see `weights_at_distance`.
 """
 
 import dataclasses
@@ -97,6 +97,7 @@ def design_weights(
     kernel: Kernel,
     time: float,
     vocab_size: int,
+    *,
     mean_distance: float,
     target: Any = None,
     sources: Any = None,

@@ -31,7 +31,7 @@ DISTANCE = float(ALiBi(1.0).mean_distance)
 
 @pytest.fixture(scope="module")
 def flat():
-    return design_weights(KERNEL, 1.0, 8, DISTANCE)
+    return design_weights(KERNEL, 1.0, 8, mean_distance=DISTANCE)
 
 
 @pytest.mark.slow
@@ -82,12 +82,12 @@ def test_particles_see_the_flat_profile(flat):
 @pytest.mark.slow
 def test_two_exponentials_flatten_a_little_and_power_laws_do_not():
     """Measured by hand before: 0.294 and 0.404 against ALiBi's 0.3955."""
-    two = design_weights(KERNEL, 1.0, 8, DISTANCE, family="exponentials")
+    two = design_weights(KERNEL, 1.0, 8, mean_distance=DISTANCE, family="exponentials")
     assert isinstance(two.positions, ExponentialSum)
     assert two.converged
     assert float(two.positions.mean_distance) == pytest.approx(DISTANCE, abs=1e-9)
     assert 0.2 < two.range < 0.3
-    power = design_weights(KERNEL, 1.0, 8, DISTANCE, family="power-law")
+    power = design_weights(KERNEL, 1.0, 8, mean_distance=DISTANCE, family="power-law")
     assert isinstance(power.positions, PowerLaw)
     assert float(power.positions.mean_distance) == pytest.approx(DISTANCE, abs=1e-9)
     assert power.gain < 1.1
@@ -114,7 +114,8 @@ def test_a_profile_that_can_be_is_found():
     power = PowerLaw(0.7, 0.4)
     sources = np.linspace(0.05, 0.95, 40)
     target = np.asarray(retrieval_profile(CausalAttention(KERNEL, power), 1.0, 8, sources).values)
-    found = design_weights(KERNEL, 1.0, 8, float(power.mean_distance), target + 3.0, sources, n_knots=13)
+    distance = float(power.mean_distance)
+    found = design_weights(KERNEL, 1.0, 8, mean_distance=distance, target=target + 3.0, sources=sources, n_knots=13)
     assert found.converged
     assert found.range < 1e-3 * np.ptp(target)
     assert found.gain > 100
