@@ -161,8 +161,9 @@ shape = jk.estimate_profile(
 ).values
 truth = 0.3 + 0.4 * (shape - shape.min()) / np.ptp(shape)
 curve = jk.RetrievalCurve(sources, np.random.default_rng(1).binomial(10_000, truth) / 10_000, 10_000)
+theory = jk.theories.paper(vocab_size=4, beta_range=(0.01, 3.0))
 fit = jk.fit_by_simulation(
-    curve, 16, key, vocab_size=4, prompts=words, start=(0.8, -1.6), steps=8, batch=256, n_steps=2, tolerance=0.5,
+    curve, 16, key, theory=theory, prompts=words, start=(0.8, -1.6), steps=8, batch=256, n_steps=2, tolerance=0.5,
     max_blocks=24, progress=False,
 )  # fmt: skip
 plot_simulation_fit(fit)

@@ -114,8 +114,9 @@ def test_fit_through_the_simulator_is_the_librarys(
     (record,) = json.loads(captured.out)["fits"]
     with pytest.warns(UserWarning, match="ended after 2 blocks"):
         found = jk.fit_by_simulation(
-            jk.read_curves(source), 32, jax.random.key(3), vocab_size=4, start=(1.0, -1.0), max_blocks=2, steps=4,
-            batch=8, prompts=build_law(law),
+            jk.read_curves(source), 32, jax.random.key(3),
+            theory=jk.theories.paper(vocab_size=4, beta_range=(0.01, 3.0)), start=(1.0, -1.0),
+            max_blocks=2, steps=4, batch=8, prompts=build_law(law),
         )  # fmt: skip
     beta, simulation = record["parameters"]["beta"], record["simulation"]
     assert (beta["value"], beta["low"]) == (found.beta, found.interval("beta", 0.5)[0])
@@ -125,7 +126,7 @@ def test_fit_through_the_simulator_is_the_librarys(
     assert simulation["estimator"] == found.estimator == ("adjoint" if law == "uniform" else "glauber")
     assert (simulation["n_tokens"], simulation["seed"], simulation["converged"]) == (32, 3, False)
     assert record["curves"][0]["fitted"] == found.predict(found.curves[0]).tolist()
-    assert f"N = 32, t = 1, M = 4, {law} prompts" in captured.err
+    assert f"t = 1, M = 4, N = 32, {law} prompts" in captured.err
     assert found.describe("beta") in captured.err
     assert "not settled after 2 blocks" in captured.err
     assert "UserWarning" not in captured.err
@@ -158,7 +159,7 @@ def test_a_simulated_fit_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyP
         (["--n-tokens", "1"], "Argument `n_tokens` must be at least 2, but is 1"),
         (["--n-tokens", "16", "--level", "1"], "Argument `level` must lie in (0, 1), but is 1"),
         (["--n-tokens", "16"], "0.95 names the last of N = 16: give other sources, or more tokens"),
-        (["--n-tokens", "64", "--start", "5", "1"], "Argument `start` must lie in"),
+        (["--n-tokens", "64", "--start", "5", "1"], "Argument `beta` must lie in the theory's range, 0.01 to 3"),
         (["--n-tokens", "64", "--law", "codewords", "--estimator", "adjoint"], "must not be 'adjoint'"),
         (["--n-tokens", "64", "--all", "--checkpoint", "a.npz"], "Argument `checkpoint` must be of one fit"),
         (["--n-tokens", "64", "--config", "missing.toml"], "No such file"),

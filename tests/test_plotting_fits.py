@@ -27,10 +27,11 @@ def simulation_fit() -> jk.SimulationFit:
     history = np.stack([np.log([1.0, 1.2, 1.1, 1.3, 1.25]), np.arcsinh([0.5, 0.4, 0.45, 0.42, 0.43])], axis=1)
     square, pair = np.diag([0.04, 0.09]), {"beta": True, "lam": False}
     return jk.SimulationFit(
-        beta=1.2, lam=0.44, covariance=square, data_covariance=square, monte_carlo_covariance=square / 100,
+        theory=jk.theories.paper(), values={"beta": 1.2, "lam": 0.44},
+        covariance=square, data_covariance=square, monte_carlo_covariance=square / 100,
         identifiable=pair, converged=False, monte_carlo_error=0.1, chi2=1.5, dof=1, p_value=0.2,
         offset=np.array([0.4]), contrast=np.array([0.1]), sources=np.array([0.25, 0.5, 0.75]),
-        values=np.array([1.9, 1.0, 1.4]), standard_error=np.array([0.1, 0.2, 0.3]), curves=[curve], n_tokens=8,
+        profile=np.array([1.9, 1.0, 1.4]), profile_error=np.array([0.1, 0.2, 0.3]), curves=[curve], n_tokens=8,
         estimator="adjoint", n_prompts=320, n_steps=2, step_error=1e-6, history=history,
     )  # fmt: skip
 

@@ -40,12 +40,11 @@ def fit(
 
     check_simulator(simulator)
     groups = curves.groups()
-    common: dict[str, Any] = {"time": time, "vocab_size": vocab_size, "lam_range": lam_range}
-    if beta_range is not None:
-        common["beta_range"] = beta_range
+    default = theories.BETA_RANGE if simulator.n_tokens is None else (0.01, 3.0)
+    theory = theories.paper(time, vocab_size, beta_range=beta_range or default, lam_range=lam_range)
     if simulator.n_tokens is not None:
-        return fit_simulated(groups, simulator, common, level)
-    fits = [fit_curves(each, theory=theories.paper(**common), level=level) for each in bar(groups, "fits")]
+        return fit_simulated(groups, simulator, theory, level)
+    fits = [fit_curves(each, theory=theory, level=level) for each in bar(groups, "fits")]
     table = "\n".join(_table(f) for f in fits)
     record = {"fits": [_record(f) for f in fits]}
     return Results(

@@ -16,6 +16,7 @@ from jaxkinetic.law_table import build_law
 
 if TYPE_CHECKING:
     from jaxkinetic import RetrievalCurve, SimulationFit
+    from jaxkinetic.theories import ModelTheory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ def check_simulator(simulator: Simulator) -> None:
 
 
 def fit_simulated(
-    groups: "list[list[RetrievalCurve]]", simulator: Simulator, common: dict[str, Any], level: float
+    groups: "list[list[RetrievalCurve]]", simulator: Simulator, theory: "ModelTheory", level: float
 ) -> Results:
     """Fit every group through the simulator; table, numbers, and a figure of each."""
     import jax
@@ -75,15 +76,15 @@ def fit_simulated(
     table = table_of(simulator.law or "uniform") if simulator.config is None else law_of(simulator.config)
     law = build_law(table)
     names = ("estimator", "start", "tolerance", "max_blocks", "steps", "batch", "checkpoint")
-    options = common | pick(simulator, *names)
+    options = pick(simulator, *names)
     key, fits = jax.random.key(simulator.seed), []
     with warnings.catch_warnings():
         # The table says so.
         warnings.filterwarnings("ignore", message="The fit ended after")
         for curves in bar(groups, "fits"):
-            fits.append(fit_by_simulation(curves, simulator.n_tokens, key, prompts=law, **options))
-    text = "\n".join(_table(f, simulator, common, level) for f in fits)
-    records = [_record(f, simulator, common, level) for f in fits]
+            fits.append(fit_by_simulation(curves, simulator.n_tokens, key, theory=theory, prompts=law, **options))
+    text = "\n".join(_table(f, simulator, level) for f in fits)
+    records = [_record(f, simulator, level) for f in fits]
     for each in records:
         each["simulation"]["law"] = table
     record = {"fits": records}
@@ -94,13 +95,13 @@ def fit_simulated(
     return Results(text, record, {"fit.txt": text, "fit.json": record} | figures)
 
 
-def _table(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], level: float) -> str:
+def _table(f: "SimulationFit", simulator: Simulator, level: float) -> str:
     law = simulator.config or simulator.law or "uniform"
     lines = [
         title(f.curves),
-        f"  model       accuracy = c0 + c1 {_theory(f, common)}, {law} prompts",
+        f"  model       accuracy = c0 + c1 {_theory(f)}, {law} prompts",
     ]
-    for name in ("beta", "lam"):
+    for name in f.values:
         low, high = f.interval(name, level)
         interval = f", [{low:.3g}, {high:.3g}] ({100 * level:g} %)" if f.identifiable[name] else ""
         lines.append(f"  {name:<12}{f.describe(name)}{interval}")
@@ -119,7 +120,7 @@ def _table(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], lev
     return "\n".join(lines)
 
 
-def _record(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], level: float) -> dict[str, Any]:
+def _record(f: "SimulationFit", simulator: Simulator, level: float) -> dict[str, Any]:
     ends = {}
     for name, is_identifiable in f.identifiable.items():
         low, high = f.interval(name, level)
@@ -127,11 +128,11 @@ def _record(f: "SimulationFit", simulator: Simulator, common: dict[str, Any], le
     names = (
         "n_tokens", "estimator", "n_prompts", "n_steps", "step_error", "converged", "monte_carlo_error",
         "standard_errors", "covariance", "data_covariance", "monte_carlo_covariance", "offset", "contrast",
-        "sources", "values", "standard_error", "history",
+        "sources", "profile", "profile_error", "history",
     )  # fmt: skip
     simulation = pick(f, *names) | {"seed": simulator.seed}
-    return fit_record(f, _theory(f, common), level, ends) | {"simulation": simulation}
+    return fit_record(f, _theory(f), level, ends) | {"simulation": simulation}
 
 
-def _theory(f: "SimulationFit", common: dict[str, Any]) -> str:
-    return f"S_N(sigma_0; beta, lam), N = {f.n_tokens}, t = {common['time']:g}, M = {common['vocab_size']}"
+def _theory(f: "SimulationFit") -> str:
+    return f"S_N{str(f.theory).removeprefix('S_t')}, N = {f.n_tokens}"

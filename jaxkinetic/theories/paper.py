@@ -20,6 +20,7 @@ from jaxkinetic.theories.ridge import RidgeCoordinates
 from jaxkinetic.theories.theory import ModelTheory, checked_depth
 
 BETA_RANGE, LAM_RANGE = (0.01, 10.0), (-20.0, 100.0)
+_LARGEST = 700.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +125,6 @@ def paper(
         Parameter("beta", *beta_range, scale="log", symbol=r"\beta", meaning="sharpness of attention"),
         Parameter("lam", *lam_range, scale="asinh", symbol=r"\lambda", meaning="positional bias"),
     )
-    # Ranges that need about as many modes share what is compiled.
-    n_modes = round_up(required_modes(float(beta_range[1]), np.float64), 8)
+    # Differences step beyond the range; ranges that need about as many modes share what is compiled.
+    n_modes = round_up(required_modes(min(1.05 * float(beta_range[1]), _LARGEST), np.float64), 8)
     return Paper("S_t", parameters, OneHead(n_modes), time, vocab_size, bool(lam_range[0] < 0 < lam_range[1]))

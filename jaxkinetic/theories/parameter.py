@@ -1,5 +1,6 @@
 """A parameter of a theory: its name, the range that is searched, and how."""
 
+import math
 from typing import Any, Literal
 
 import equinox as eqx
@@ -21,7 +22,7 @@ class Parameter(eqx.Module):
         high: upper end.
         scale: coordinate in which the search is even: "linear"; "log", for positive parameters; or "asinh", linear
             below ``width`` and logarithmic above, for parameters of either sign.
-        width: where an "asinh" scale turns from linear to logarithmic.
+        width: where an "asinh" scale turns from linear to logarithmic, and the unit of a "linear" one.
         symbol: symbol in TeX, without dollars.
         meaning: what it is, for axes and tables.
     """
@@ -64,23 +65,29 @@ class Parameter(eqx.Module):
         return f"flat in {scale.get(self.scale, self.name)}, {float(self.low):g} to {float(self.high):g}"
 
     def scaled(self, value: Any, width: Any = None) -> Any:
-        """Coordinate of a value in which the search is even: log(p), arcsinh(p / width) or p; NumPy or JAX.
+        """Coordinate of a value in which the search is even: log(p), arcsinh(p / width) or p / width; NumPy or JAX.
 
         Args:
             value: an array of values.
-            width: of an "asinh" scale; the parameter's own if None.
+            width: that of the scale; the parameter's own if None.
         """
-        if self.scale == "linear":
-            return value
-        xp = value.__array_namespace__()
-        return xp.log(value) if self.scale == "log" else xp.asinh(value / (self.width if width is None else width))
+        xp, width = value.__array_namespace__(), self.width if width is None else width
+        if self.scale == "log":
+            return xp.log(value)
+        return xp.asinh(value / width) if self.scale == "asinh" else value / width
 
     def unscaled(self, scaled: Any, width: Any = None) -> Any:
         """Value at a coordinate of `scaled`."""
-        if self.scale == "linear":
-            return scaled
-        xp = scaled.__array_namespace__()
-        return xp.exp(scaled) if self.scale == "log" else (self.width if width is None else width) * xp.sinh(scaled)
+        xp, width = scaled.__array_namespace__(), self.width if width is None else width
+        if self.scale == "log":
+            return xp.exp(scaled)
+        return width * (xp.sinh(scaled) if self.scale == "asinh" else scaled)
+
+    def unit_at(self, value: float) -> float:
+        """Change of the value for a unit of its coordinate: an e-fold of a large one."""
+        if self.scale == "log":
+            return abs(value)
+        return math.hypot(self.width, value) if self.scale == "asinh" else self.width
 
     def value_at(self, share: Any) -> Any:
         """Value at a share of the range in its scale."""

@@ -53,8 +53,20 @@ class Theory(eqx.Module):
         """Names of the parameters."""
         return tuple(p.name for p in self.parameters)
 
-    def in_order(self, values: Mapping[str, float] | Sequence[float] | np.ndarray) -> np.ndarray:
-        """Values of the parameters in their order, from a table by name or a sequence.
+    def scaled(self, values: Any) -> Any:
+        """Coordinates of values, (..., P), each in its parameter's scale; NumPy or JAX."""
+        columns = [p.scaled(values[..., k]) for k, p in enumerate(self.parameters)]
+        return values.__array_namespace__().stack(columns, axis=-1)
+
+    def unscaled(self, scaled: Any) -> Any:
+        """Values at coordinates of `scaled`."""
+        columns = [p.unscaled(scaled[..., k]) for k, p in enumerate(self.parameters)]
+        return scaled.__array_namespace__().stack(columns, axis=-1)
+
+    def in_order(
+        self, values: Mapping[str, float] | Sequence[float] | np.ndarray, argument: str = "values"
+    ) -> np.ndarray:
+        """Values of the parameters in their order, from a table by name or a sequence, given as an argument.
 
         Raises:
             ValueError: if one is missing, or outside its range.
@@ -62,11 +74,13 @@ class Theory(eqx.Module):
         names = ", ".join(self.names)
         if isinstance(values, Mapping):
             if set(values) != set(self.names):
-                raise ValueError(f"Argument `values` must name {names}, but names {', '.join(map(str, values))}.")
+                raise ValueError(
+                    f"Argument `{argument}` must name {names}, but names {', '.join(map(str, values))}."
+                )
             values = [values[name] for name in self.names]
-        found = as_numbers("values", values)
+        found = as_numbers(argument, values)
         if found.shape != (len(self.parameters),):
-            raise ValueError(f"Argument `values` must hold one of each of {names}, but has shape {found.shape}.")
+            raise ValueError(f"Argument `{argument}` must hold each of {names}, but has shape {found.shape}.")
         for parameter, value in zip(self.parameters, found, strict=True):
             low, high = float(parameter.low), float(parameter.high)
             if not low <= value <= high:

@@ -183,7 +183,7 @@ def test_the_information_of_any_theory_is_that_of_its_function():
         ({"sources": [0.0, 0.5]}, "Argument `sources` must lie in"),
         ({"n_questions": 0}, "Argument `n_questions` must be at least 1"),
         ({"n_questions": [10, 10]}, "Argument `n_questions` must be at least 1, one or for each position"),
-        ({"values": [1.5, 4.0, 1.0]}, "Argument `values` must hold one of each of beta, lam, but has shape"),
+        ({"values": [1.5, 4.0, 1.0]}, "Argument `values` must hold each of beta, lam, but has shape"),
         ({"values": {"beta": 1.5}}, "Argument `values` must name beta, lam, but names beta"),
         ({"values": [20.0, 4.0]}, "Argument `beta` must lie in the theory's range, 0.01 to 10, but is 20"),
         ({"values": [1.5, np.nan]}, "Argument `lam` must lie in the theory's range, -20 to 100, but is nan"),

@@ -16,7 +16,7 @@ from scipy import stats
 
 import jaxkinetic as jk
 from jaxkinetic.inference.simulated import simulation_run
-from jaxkinetic.inference.simulated.simulated_shape import SPACING, Geometry, SimulatedShape, coordinates
+from jaxkinetic.inference.simulated.simulated_shape import SPACING, Geometry, SimulatedShape
 from jaxkinetic.inference.simulated.simulation_blocks import Weighted, counted, eliminate, whitening
 from jaxkinetic.integrate import Solve, march
 from jaxkinetic.plotting import plot_simulation_fit
@@ -40,6 +40,16 @@ def power_law(beta, lam):
     return jk.CausalAttention(kernel, jk.PowerLaw(jnp.abs(lam), 0.3))
 
 
+def theory_of(build, beta_range=(0.01, 3.0), vocab_size=4, time=1.0):
+    """The theory of a model of beta and lam."""
+    ranges = jk.theories.paper(beta_range=beta_range).parameters
+    return jk.theories.of_model(build, ranges, time=time, vocab_size=vocab_size)
+
+
+def coordinates(beta, lam):
+    return np.array([np.log(beta), np.arcsinh(lam)])
+
+
 def simulated(build, law, estimator, controlled, at=(1.2, 0.7), n_tokens=8, sources=(0.3, 0.6)):
     """Shape of eight tokens with two sources, four steps to t = 0.8, expanded round a point beside ``at``."""
     center = coordinates(*at) + 0.03
@@ -56,7 +66,7 @@ def simulated(build, law, estimator, controlled, at=(1.2, 0.7), n_tokens=8, sour
         controls = [ensemble(jnp.asarray(center + s)).problem.control for s in shifts]
         stencil = jax.tree.map(lambda *x: jnp.stack(x), *controls)
     problem = dataclasses.replace(ensemble(jnp.asarray(center)).problem, control=None, n_steps=4)
-    return SimulatedShape(problem, stencil, jnp.asarray(center), build, ESTIMATORS[estimator])
+    return SimulatedShape(problem, stencil, jnp.asarray(center), theory_of(build), ESTIMATORS[estimator])
 
 
 CASES = [
@@ -181,9 +191,12 @@ def curve():
     return planted(alibi, 16, 500, 3, n_prompts=512)
 
 
+PAPER = jk.theories.paper(vocab_size=4, beta_range=(0.01, 3.0))
+
+
 def fit(curves, **options):
     arguments = {
-        "n_tokens": 16, "key": KEY, "vocab_size": 4, "start": (1.0, 1.0), "steps": 4, "batch": 8, "n_steps": 3,
+        "n_tokens": 16, "key": KEY, "theory": PAPER, "start": (1.0, 1.0), "steps": 4, "batch": 8, "n_steps": 3,
         "max_blocks": 6,
     }  # fmt: skip
     with warnings.catch_warnings():
@@ -192,7 +205,7 @@ def fit(curves, **options):
 
 
 def same_bits(one, other):
-    for name in ("beta", "lam", "covariance", "monte_carlo_covariance", "chi2", "values", "history", "n_prompts"):
+    for name in ("beta", "lam", "covariance", "monte_carlo_covariance", "chi2", "profile", "history", "n_prompts"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
@@ -232,7 +245,7 @@ def test_prompts_that_move_at_once_change_nothing(curve):
 def test_a_fit_that_is_cut_short_says_so(curve):
     with pytest.warns(UserWarning, match="ended after 2 blocks"):
         found = jk.fit_by_simulation(
-            curve, 16, KEY, 1.0, 4, start=(1.0, 1.0), steps=4, batch=8, n_steps=3, max_blocks=2
+            curve, 16, KEY, theory=PAPER, start=(1.0, 1.0), steps=4, batch=8, n_steps=3, max_blocks=2
         )
     assert not found.converged
     # Two blocks do not tell how far their means scatter: no error, no claim.
@@ -272,10 +285,10 @@ def test_a_shape_that_noise_blurs_is_no_end():
 def test_predictions_are_the_best_lines_through_the_simulated_shape(curve):
     found = fit(curve)
     # Both sources and positions increase.
-    slope, offset = np.polyfit(found.values, curve.accuracy, 1, w=1 / curve.standard_error)
+    slope, offset = np.polyfit(found.profile, curve.accuracy, 1, w=1 / curve.standard_error)
     assert slope > 0
-    np.testing.assert_allclose(found.predict(curve), offset + slope * found.values, rtol=1e-10)
-    np.testing.assert_allclose(found.prediction_error(curve), slope * found.standard_error, rtol=1e-10)
+    np.testing.assert_allclose(found.predict(curve), offset + slope * found.profile, rtol=1e-10)
+    np.testing.assert_allclose(found.prediction_error(curve), slope * found.profile_error, rtol=1e-10)
     with pytest.raises(ValueError, match="one of the fitted curves"):
         found.predict(planted(alibi, 16, 500, 4, n_prompts=64))
 
@@ -284,14 +297,14 @@ def test_regions_and_intervals_are_normal_in_log_beta_and_arcsinh_lam(curve):
     """The ellipse of two parameters, of a root of -2 log(1 - level) standard deviations, and 1.96 of each alone."""
     errors = {"data_covariance": [[0.04, 0.01], [0.01, 0.09]], "monte_carlo_covariance": [[0.01, 0.0], [0.0, 0.02]]}
     known = {name: np.array(values) for name, values in errors.items()}
-    found = dataclasses.replace(fit(curve), beta=1.2, lam=0.7, **known)
+    found = dataclasses.replace(fit(curve), values={"beta": 1.2, "lam": 0.7}, **known)
     root = np.linalg.cholesky([[0.05, 0.01], [0.01, 0.11]])
     for level in (0.5, 0.95):
         for angle in np.linspace(0, 2 * np.pi, 7):
             away = np.sqrt(stats.chi2.ppf(level, 2)) * root @ [np.cos(angle), np.sin(angle)]
             for share in (0.999, 1.001):
                 u = np.array([np.log(1.2), np.arcsinh(0.7)]) + share * away
-                assert found.contains(np.exp(u[0]), np.sinh(u[1]), level) == (share < 1)
+                assert found.contains([np.exp(u[0]), np.sinh(u[1])], level) == (share < 1)
     half = stats.norm.ppf(0.975) * np.sqrt([0.05, 0.11])
     assert found.interval("beta") == pytest.approx((1.2 * np.exp(-half[0]), 1.2 * np.exp(half[0])))
     ends = np.arcsinh(0.7) - half[1], np.arcsinh(0.7) + half[1]
@@ -302,7 +315,10 @@ def test_regions_and_intervals_are_normal_in_log_beta_and_arcsinh_lam(curve):
 def test_a_parameter_that_the_range_stops_is_unidentified_however_small_its_error():
     """Planted at beta = 1, with answers enough to tell it to a hundredth."""
     exact = planted(alibi, 16, 20_000, None, n_prompts=512)
-    free, stopped = fit(exact), fit(exact, beta_range=(0.01, 0.8), start=(0.79, 1.0))
+    free, stopped = (
+        fit(exact),
+        fit(exact, theory=jk.theories.paper(vocab_size=4, beta_range=(0.01, 0.8)), start=(0.79, 1.0)),
+    )
     assert free.identifiable == {"beta": True, "lam": True}
     assert stopped.beta == pytest.approx(0.8)
     assert stopped.identifiable == {"beta": False, "lam": True}
@@ -323,7 +339,7 @@ def test_the_bar_is_drawn_on_terminals_only(curve, monkeypatch, capsys):
     found = fit(curve, max_blocks=3)
     drawn = capsys.readouterr().err
     assert "3/3" in drawn
-    assert f"beta {found.beta:.4g}, lam {found.lam:.4g}" in drawn
+    assert f"beta = {found.beta:.4g}, lam = {found.lam:.4g}" in drawn
     fit(curve, max_blocks=2, progress=False)
     assert capsys.readouterr().err == ""
 
@@ -344,7 +360,12 @@ def test_checkpoints_of_other_fits_are_refused(curve, tmp_path):
     path = tmp_path / "fit.npz"
     fit(curve, checkpoint=path, max_blocks=2)
     before = path.read_bytes()
-    for change in ({"key": jax.random.key(1)}, {"n_tokens": 17}, {"model": alibi_of_twice}, {"batch": 16}):
+    for change in (
+        {"key": jax.random.key(1)},
+        {"n_tokens": 17},
+        {"theory": theory_of(alibi_of_twice)},
+        {"batch": 16},
+    ):
         with pytest.raises(ValueError, match="another configuration"):
             fit(curve, checkpoint=path, **change)
     assert path.read_bytes() == before
@@ -353,6 +374,11 @@ def test_checkpoints_of_other_fits_are_refused(curve, tmp_path):
         fit(curve, checkpoint=path)
     with pytest.raises(ValueError, match="folder that exists"):
         fit(curve, checkpoint=tmp_path / "none" / "fit.npz")
+
+
+def theory_of_one():
+    parameter = jk.theories.Parameter("lam", -5.0, 5.0)
+    return jk.theories.of_model(lambda lam: alibi(1.0, lam), [parameter])
 
 
 def alibi_of_twice(beta, lam):
@@ -372,17 +398,19 @@ def alibi_of_twice(beta, lam):
         ),
         ({"prompts": CODEWORDS, "estimator": "adjoint"}, "must not be 'adjoint' for CodewordPrompts"),
         ({"estimator": "naive"}, "must not be 'naive'"),
-        ({"start": (5.0, 1.0)}, "`start` must lie in"),
-        ({"start": (1.0, np.nan)}, "`start` must lie in"),
-        ({"start": 1.0}, r"`start` must be \(beta, lam\)"),
-        ({"beta_range": (2.0, 1.0)}, "`beta_range` must increase"),
+        ({"start": (5.0, 1.0)}, "`beta` must lie in the theory's range, 0.01 to 3, but is 5"),
+        ({"start": (1.0, np.nan)}, "`lam` must lie in the theory's range"),
+        ({"start": 1.0}, "`start` must hold each of beta, lam"),
+        ({"start": {"beta": 1.0}}, "`start` must name beta, lam, but names beta"),
+        ({"theory": jk.theories.paper(vocab_size=4.5)}, "`theory` must have a whole vocab_size, but has 4.5"),
+        ({"theory": theory_of_one()}, "`theory` must have two parameters for a fit through the simulator, but"),
+        ({"theory": theory_of(power_law), "start": None}, "`start` must be given: .* has no closed form"),
         ({"tolerance": 0.0}, "`tolerance` must be positive"),
         ({"learning_rate": 2.0}, "`learning_rate` must lie in"),
         ({"batch": 1}, "`batch` must be at least 2"),
         ({"max_blocks": 1}, "`max_blocks` must be at least 2"),
         ({"n_steps": 0}, "`n_steps` must be at least 1"),
         ({"n_tokens": 1}, "`n_tokens` must be at least 2"),
-        ({"model": lambda beta, lam: beta * lam}, "must build a CausalAttention"),
     ],
 )
 @pytest.mark.usefixtures("as_installed")
@@ -398,7 +426,7 @@ def test_a_beta_that_the_modes_do_not_resolve_is_an_error(curve):
         return jk.CausalAttention(Strict(kernel.values, beta), jk.ALiBi(lam))
 
     with pytest.raises(RuntimeError, match="do not resolve"):
-        fit(curve, model=coarse)
+        fit(curve, theory=theory_of(coarse))
 
 
 class Strict(jk.FourierKernel):
@@ -433,7 +461,7 @@ def test_intervals_cover_what_was_planted_at_finite_n():
     with ThreadPoolExecutor(2) as pool:
         fits = list(pool.map(one, range(20)))
     assert all(f.converged and f.identifiable["beta"] and f.identifiable["lam"] for f in fits)
-    assert sum(f.contains(*TRUTH) for f in fits) >= 19
+    assert sum(f.contains(TRUTH) for f in fits) >= 19
     for name, truth in zip(("beta", "lam"), TRUTH, strict=True):
         assert sum(f.interval(name)[0] <= truth <= f.interval(name)[1] for f in fits) >= 19
     # Regions that cover everything would pass: these are of the size that the data allow.

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import jaxkinetic as jk
-from jaxkinetic.inference.simulated.simulated_shape import coordinates
 from tests.inference import oracle
-from tests.inference.test_simulation_fit import alibi, planted
+from tests.inference.test_simulation_fit import PAPER, alibi, coordinates, planted, theory_of
 from tests.limit.laws import CODEWORDS
 
 TRUTH = (0.7, -2.0)
@@ -54,7 +53,7 @@ def test_another_kernel_is_fitted():
     truth = 0.35, -2.0
     curve = planted(fourier, 32, 2000, 1, 28, *truth, end=0.95)
     found = jk.fit_by_simulation(
-        curve, 32, jax.random.key(1), vocab_size=4, model=fourier, start=(0.45, -1.0), steps=16, batch=16,
+        curve, 32, jax.random.key(1), theory=theory_of(fourier), start=(0.45, -1.0), steps=16, batch=16,
         n_steps=2, tolerance=0.4,
     )  # fmt: skip
     recovered(found, truth, "adjoint", 0.15, 0.3)
@@ -64,7 +63,7 @@ def test_another_kernel_is_fitted():
 def test_prompts_of_codewords_are_fitted():
     curve = planted(alibi, 16, 10_000, 1, 8, *TRUTH, law=CODEWORDS, n_prompts=8192)
     found = jk.fit_by_simulation(
-        curve, 16, jax.random.key(1), vocab_size=4, prompts=CODEWORDS, start=(0.8, -1.6), steps=8, batch=256,
+        curve, 16, jax.random.key(1), theory=PAPER, prompts=CODEWORDS, start=(0.8, -1.6), steps=8, batch=256,
         n_steps=2, tolerance=0.5, max_blocks=24,
     )  # fmt: skip
     recovered(found, TRUTH, "glauber", 0.1, 0.4)
@@ -79,7 +78,7 @@ def recovered(found, truth, estimator, beta_error, lam_error):
     assert found.converged
     assert found.estimator == estimator
     assert found.identifiable == {"beta": True, "lam": True}
-    assert found.contains(*truth, level=0.99)
+    assert found.contains(truth, level=0.99)
     for name, value in zip(("beta", "lam"), truth, strict=True):
         low, high = found.interval(name, 0.99)
         assert low < value < high

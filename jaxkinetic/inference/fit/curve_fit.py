@@ -17,6 +17,7 @@ from jaxkinetic._types import as_positions, check_choice, check_level, check_typ
 from jaxkinetic.inference.data.curves import RetrievalCurve, as_curves
 from jaxkinetic.inference.fit import search
 from jaxkinetic.inference.fit.alternatives import DEGREES, Alternative, fit_polynomial, goodness
+from jaxkinetic.inference.fit.fitted_values import FittedValues
 from jaxkinetic.inference.fit.intervals import Interval, profile_intervals, threshold
 from jaxkinetic.inference.fit.likelihood import CurveData, lines, shapes, stack_curves
 from jaxkinetic.inference.fit.search import N_STARTS, Scan
@@ -26,7 +27,7 @@ _CHUNK = 64
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class CurveFit(Shown):
+class CurveFit(FittedValues, Shown):
     """Result of `fit_curves`. Parameters and quantities are attributes too: ``fit.beta`` is ``fit.values["beta"]``.
 
     Attributes:
@@ -64,17 +65,6 @@ class CurveFit(Shown):
     errors_known: bool
     level: float
     _data: CurveData = dataclasses.field(repr=False)
-
-    def __getattr__(self, name: str) -> float:
-        for numbers in ("values", "quantities"):
-            found = self.__dict__.get(numbers, {})
-            if name in found:
-                return found[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-
-    def __dir__(self) -> list[str]:
-        # What notebooks complete, and what Python suggests for a misspelt name.
-        return [*super().__dir__(), *self.values, *self.quantities]
 
     def describe(self, name: str) -> str:
         """Interval of a parameter in words, with "unidentified" where the data leave it open."""

@@ -1,21 +1,19 @@
-"""The shape S_N(sigma_0; beta, lam) from particles and its derivatives, and blocks of stochastic steps on them.
+"""The shape S_N(sigma_0) of a theory from particles and its derivatives, and blocks of stochastic steps on them.
 
-Coordinates are u = (log beta, arcsinh lam). A prompt gives an unbiased value v(u) of S_N (`estimators`) and, by
-forward mode through the simulation, one of its Jacobian. The control is the limit's prediction for the same
-prompt, taken to first order round a center u_c,
+Coordinates u are those of the theory's two parameters in their scales: (log beta, arcsinh lam). A prompt gives an
+unbiased value v(u) of S_N (`estimators`) and, by forward mode through the simulation, one of its Jacobian. The
+control is the limit's prediction for the same prompt, taken to first order round a center u_c,
 
     v(u) - [c(u_c) + D (u - u_c)],    D_j = (c(u_c + h e_j) - c(u_c - h e_j)) / 2 h,
 
 a sum of predictions whose exact means have been subtracted: without bias however far u is, sharp near u_c.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt
 
@@ -23,23 +21,11 @@ from jaxkinetic._types import PRNGKeyArray, trusted
 from jaxkinetic.model import CausalAttention
 from jaxkinetic.retrieval.control import Control
 from jaxkinetic.retrieval.estimators import Estimator, Problem
+from jaxkinetic.theories import ModelTheory
 
 SPACING = 0.02
 _LARGEST_GRADIENT = 10.0
 _FARTHEST = 0.25
-
-Builder = Callable[[Array, Array], CausalAttention]
-
-
-def coordinates(beta: Any, lam: Any) -> Float[np.ndarray, "2"]:
-    """The coordinates u = (log beta, arcsinh lam)."""
-    return np.array([np.log(beta), np.arcsinh(lam)], dtype=float)
-
-
-def parameters(u: Any) -> Float[np.ndarray, "*shape 2"]:
-    """The (beta, lam) at coordinates u."""
-    u = np.asarray(u)
-    return np.stack([np.exp(u[..., 0]), np.sinh(u[..., 1])], axis=-1)
 
 
 class SimulatedShape(eqx.Module):
@@ -49,20 +35,20 @@ class SimulatedShape(eqx.Module):
         problem: law, depth, source tokens and number of steps; its model is replaced.
         stencil: controls at u_c, u_c +- h e_1, u_c +- h e_2 with their means, stacked; None for no control.
         center: u_c.
-        build: (beta, lam) -> model.
+        theory: builds the model.
         estimator: what turns a prompt into values.
     """
 
     problem: Problem
     stencil: tuple[Control, Float[Array, "5 source"]] | None
     center: Float[Array, "2"]
-    build: Builder = eqx.field(static=True)
+    theory: ModelTheory
     estimator: Estimator = eqx.field(static=True)
 
     @trusted()
     def model(self, u: Float[Array, "2"]) -> CausalAttention:
         """The model at coordinates u."""
-        return self.build(jnp.exp(u[0]), jnp.sinh(u[1]))
+        return self.theory.model(*self.theory.unscaled(u))
 
     def value(self, u: Float[Array, "2"], key: PRNGKeyArray) -> Float[Array, " source"]:
         """An unbiased value of S_N at every source token."""
@@ -136,7 +122,7 @@ class Block(eqx.Module):
         shape: mean of their values, (S,).
         jacobians: means of the Jacobian at the block's start over two halves of other prompts, (2, S, 2).
         resolved: whether the kernel's modes resolved every beta.
-        at_end: whether a step was cut at an end of the range, for beta and lam.
+        at_end: whether a step was cut at an end of the range, for each parameter.
     """
 
     end: Float[Array, "2"]

@@ -1,9 +1,9 @@
-"""Fit of beta and lam through the particle simulator, for what has no closed form.
+"""Fit of a theory's parameters through the particle simulator, for what has no closed form.
 
-accuracy(sigma_0) = c0 + c1 S_N(sigma_0; beta, lam): finite N, any law of the prompts, any kernel and weights. S_N
+accuracy(sigma_0) = c0 + c1 S_N(sigma_0; parameters): finite N, any law of the prompts, any kernel and weights. S_N
 and its Jacobian come from random prompts, and stochastic gradient steps in whitened coordinates minimise
 
-    chi^2 / 2 = sum_i (accuracy_i - c0 - c1 S_N(sigma_i; beta, lam))^2 / (2 s_i^2),    c0, c1 >= 0 eliminated.
+    chi^2 / 2 = sum_i (accuracy_i - c0 - c1 S_N(sigma_i))^2 / (2 s_i^2),    c0, c1 >= 0 eliminated.
 
 Residuals come from fresh prompts, the Jacobian, projected beside constants and the shape, from those of earlier
 blocks: the two are independent, so that their product has no bias from the variance of either (`simulated_shape`).
@@ -12,62 +12,62 @@ blocks: the two are independent, so that their product has no bias from the vari
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
-from jaxkinetic._types import PRNGKeyArray, check_at_least, check_choice, check_level, check_positive, trusted
+from jaxkinetic._types import PRNGKeyArray, check_at_least, check_choice, check_level, check_positive, check_type
 from jaxkinetic.inference.data.curves import RetrievalCurve
 from jaxkinetic.inference.fit.alternatives import goodness
 from jaxkinetic.inference.fit.curve_fit import check_problem, fit_curves
+from jaxkinetic.inference.fit.fitted_values import FittedValues
 from jaxkinetic.inference.fit.likelihood import stack_curves
 from jaxkinetic.inference.planned_experiment import spectrum
-from jaxkinetic.inference.simulated.simulated_shape import SPACING, Builder, coordinates, parameters
 from jaxkinetic.inference.simulated.simulation_blocks import Blocks, Weighted, counted
-from jaxkinetic.inference.simulated.simulation_run import Range, Run, Settings, prepare_run
-from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw, UniformPrompts, required_modes
+from jaxkinetic.inference.simulated.simulation_run import Run, Settings, prepare_run
+from jaxkinetic.model import PromptLaw, UniformPrompts
 from jaxkinetic.retrieval.estimators import Estimator
 from jaxkinetic.retrieval.profile_ensemble import choose_estimator, source_tokens
-from jaxkinetic.theories import paper
+from jaxkinetic.theories import ModelTheory, paper
 
-PARAMETERS = ("beta", "lam")
 # Linear errors of an e-fold say no more than that the parameter cannot be told.
 _BLIND_ERROR = 1.0
 _MEMORY = 2.0**28
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class SimulationFit(Shown):
-    """Result of `fit_by_simulation`.
+class SimulationFit(FittedValues, Shown):
+    """Result of `fit_by_simulation`. Parameters are attributes too: ``fit.beta`` is ``fit.values["beta"]``.
 
     Attributes:
-        beta: best sharpness; see ``identifiable`` before quoting it.
-        lam: best positional bias; likewise.
-        covariance: of (beta, lam), from the data and from the simulation together, (2, 2); infinite variances where
-            the data are blind.
-        data_covariance: of log beta and arcsinh lam from the curves' own errors, (2, 2); likewise.
-        monte_carlo_covariance: of log beta and arcsinh lam from the finite number of prompts, (2, 2).
-        identifiable: whether the curves and the prompts that were run bound "beta" and "lam": the information is
-            not singular, the error is below an e-fold (of beta, of sqrt(1 + lam^2)) and the steps did not reach an
-            end of the range.
+        theory: what was fitted.
+        values: best value of each parameter; see ``identifiable`` before quoting one.
+        covariance: of the parameters, from the data and from the simulation together, (2, 2); infinite variances
+            where the data are blind.
+        data_covariance: of the parameters in their scales, log beta and arcsinh lam, from the curves' own errors,
+            (2, 2); likewise.
+        monte_carlo_covariance: of these from the finite number of prompts, (2, 2).
+        identifiable: whether the curves and the prompts that were run bound each parameter: the information is
+            not singular, the error is below a unit of its scale (an e-fold of beta, of sqrt(1 + lam^2)) and the
+            steps did not reach an end of its range.
         converged: whether the fit ended by its stopping rule and not for want of blocks.
         monte_carlo_error: Monte Carlo error over the data's standard error, at worst over directions.
         chi2: chi-squared at the fit, less what the noise of the simulated shape adds to it on average; 0 where it
             does not stand out of that noise.
-        dof: points less parameters: beta, lam, and two per curve.
+        dof: points less parameters: two of the theory, and two per curve.
         p_value: probability of a larger chi-squared if the model were true; NaN where errors are not known.
         offset: c0 of each curve, (C,).
         contrast: c1 of each curve, (C,).
         sources: positions of the source tokens, (S,).
-        values: S_N there at the fit, (S,).
-        standard_error: Monte Carlo errors of these, (S,).
+        profile: S_N there at the fit, (S,).
+        profile_error: Monte Carlo errors of these, (S,).
         curves: the curves that were fitted.
         n_tokens: number of tokens N.
         estimator: "adjoint" or "glauber".
@@ -75,11 +75,11 @@ class SimulationFit(Shown):
         n_steps: number of constant steps to depth t.
         step_error: root-mean-square error that these leave in one prompt's values at the fit, at worst over
             sources.
-        history: mean coordinates (log beta, arcsinh lam) of every block, (B, 2).
+        history: mean of the parameters in their scales of every block, (B, 2).
     """
 
-    beta: float
-    lam: float
+    theory: ModelTheory
+    values: dict[str, float]
     covariance: Float[np.ndarray, "2 2"]
     data_covariance: Float[np.ndarray, "2 2"]
     monte_carlo_covariance: Float[np.ndarray, "2 2"]
@@ -92,8 +92,8 @@ class SimulationFit(Shown):
     offset: Float[np.ndarray, " curve"]
     contrast: Float[np.ndarray, " curve"]
     sources: Float[np.ndarray, " source"]
-    values: Float[np.ndarray, " source"]
-    standard_error: Float[np.ndarray, " source"]
+    profile: Float[np.ndarray, " source"]
+    profile_error: Float[np.ndarray, " source"]
     curves: list[RetrievalCurve]
     n_tokens: int
     estimator: str
@@ -104,8 +104,8 @@ class SimulationFit(Shown):
 
     @property
     def standard_errors(self) -> dict[str, float]:
-        """Standard error of "beta" and of "lam", infinite where unidentified by the information."""
-        return dict(zip(PARAMETERS, np.sqrt(np.diag(self.covariance)).tolist(), strict=True))
+        """Standard error of each parameter, infinite where unidentified by the information."""
+        return dict(zip(self.theory.names, np.sqrt(np.diag(self.covariance)).tolist(), strict=True))
 
     @property
     def tail(self) -> slice:
@@ -115,32 +115,32 @@ class SimulationFit(Shown):
     def describe(self, name: str) -> str:
         """Value and standard error in words, with "unidentified" where the curves do not bound it."""
         check_choice("name", name, self.identifiable)
-        value = float(getattr(self, name))
+        value = self.values[name]
         if not self.identifiable[name]:
             return f"{value:.4g}, unidentified"
         return f"{value:.4g} +- {self.standard_errors[name]:.3g}"
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
-        """Interval of one parameter, normal in log beta and in arcsinh lam, of data and Monte Carlo errors."""
-        place = PARAMETERS.index(name)
-        total = self.data_covariance + self.monte_carlo_covariance
+        """Interval of one parameter, normal in its scale, of data and Monte Carlo errors."""
+        check_choice("name", name, self.values)
         check_level(level)
-        half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(total[place, place])
-        center = coordinates(self.beta, self.lam)[place]
-        ends = np.array([center - half, center + half])
+        place, parameter = self.theory.names.index(name), self.theory.parameters[self.theory.names.index(name)]
+        variance = (self.data_covariance + self.monte_carlo_covariance)[place, place]
+        half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(variance)
+        center = parameter.scaled(np.asarray(self.values[name]))
         with np.errstate(over="ignore"):
-            low, high = np.exp(ends) if name == "beta" else np.sinh(ends)
+            low, high = parameter.unscaled(np.array([center - half, center + half]))
         return float(low), float(high)
 
     def predict(self, curve: RetrievalCurve) -> Float[np.ndarray, " position"]:
         """Fitted accuracy of one of the fitted curves at its own positions."""
         at, tokens = self._place(curve)
-        return self.offset[at] + self.contrast[at] * self.values[tokens]
+        return self.offset[at] + self.contrast[at] * self.profile[tokens]
 
     def prediction_error(self, curve: RetrievalCurve) -> Float[np.ndarray, " position"]:
         """Monte Carlo error of `predict`, of the simulated shape alone."""
         at, tokens = self._place(curve)
-        return self.contrast[at] * self.standard_error[tokens]
+        return self.contrast[at] * self.profile_error[tokens]
 
     def _place(self, curve: RetrievalCurve) -> tuple[int, np.ndarray]:
         index = next((i for i, c in enumerate(self.curves) if c is curve), None)
@@ -149,13 +149,21 @@ class SimulationFit(Shown):
         tokens = (source_tokens(curve.sources, self.n_tokens, False) + 1) / self.n_tokens
         return index, np.searchsorted(self.sources, tokens)
 
-    def contains(self, beta: float, lam: float, level: float = 0.95) -> bool:
-        """Whether the joint region of (log beta, arcsinh lam) holds a point: its two-dimensional normal ellipse."""
+    def contains(self, values: Mapping[str, float] | Sequence[float], level: float = 0.95) -> bool:
+        """Whether the joint region of the parameters in their scales holds a point: its two-dimensional ellipse.
+
+        Args:
+            values: of the parameters, by name or in their order.
+            level: coverage of the region.
+        """
+        check_level(level)
         total = self.data_covariance + self.monte_carlo_covariance
         if not np.all(np.isfinite(total)):
-            raise ValueError("The joint region is not bounded: the curves do not identify beta and lam.")
-        away = coordinates(beta, lam) - coordinates(self.beta, self.lam)
-        check_level(level)
+            raise ValueError(
+                f"The joint region is not bounded: the curves do not identify {' and '.join(self.values)}."
+            )
+        here, there = np.array([*self.values.values()]), self.theory.in_order(values)
+        away = self.theory.scaled(there) - self.theory.scaled(here)
         return bool(away @ np.linalg.solve(total, away) <= -2 * math.log1p(-level))
 
 
@@ -163,14 +171,11 @@ def fit_by_simulation(
     curves: Sequence[RetrievalCurve] | RetrievalCurve,
     n_tokens: int,
     key: PRNGKeyArray,
-    time: float = 1.0,
-    vocab_size: int = 8,
+    *,
+    theory: ModelTheory | None = None,
     prompts: PromptLaw | None = None,
-    model: Builder | None = None,
     estimator: str | Estimator = "auto",
-    start: tuple[float, float] | None = None,
-    beta_range: tuple[float, float] = (0.01, 3.0),
-    lam_range: tuple[float, float] = (-20.0, 100.0),
+    start: Mapping[str, float] | Sequence[float] | None = None,
     tolerance: float = 0.1,
     max_blocks: int = 64,
     steps: int = 32,
@@ -181,15 +186,15 @@ def fit_by_simulation(
     memory: float = _MEMORY,
     progress: bool = True,
 ) -> SimulationFit:
-    """Fit shared beta and lam to retrieval curves through the simulator: accuracy = c0 + c1 S_N(sigma_0).
+    """Fit a theory of two parameters to retrieval curves through the simulator: accuracy = c0 + c1 S_N(sigma_0).
 
     c0 and c1 >= 0 belong to each curve and are eliminated by variable projection. S_N is that of prompts of N
     tokens of any law, kernel and weights, estimated without bias and differentiated through the simulation.
-    Stochastic gradient steps (optax) run in u = (log beta, arcsinh lam), whitened by the Gauss-Newton matrix. The
-    estimate is the Polyak average of blocks of steps after the first quarter, each block's mean moved by one
-    Gauss-Newton step on its own residuals. The fit ends when the Monte Carlo error of the average, by batch means,
-    is below ``tolerance`` of the data's standard errors, its halves do not differ visibly and the noise of S_N is
-    small beside its spread.
+    Stochastic gradient steps (optax) run in the parameters' scales u, for the paper's theory (log beta,
+    arcsinh lam), whitened by the Gauss-Newton matrix. The estimate is the Polyak average of blocks of steps after
+    the first quarter, each block's mean moved by one Gauss-Newton step on its own residuals. The fit ends when the
+    Monte Carlo error of the average, by batch means, is below ``tolerance`` of the data's standard errors, its
+    halves do not differ visibly and the noise of S_N is small beside its spread.
 
     Random numbers are common within a prompt: its Jacobian is the derivative of its value with the prompt held, and
     fits with one key meet the same prompts in the same order. They are not common to steps, which draw fresh
@@ -205,15 +210,12 @@ def fit_by_simulation(
         curves: measured curves; a position sigma_0 is token ceil(N sigma_0), which must come before the last.
         n_tokens: number of tokens N >= 2.
         key: random key; prompt p draws from ``fold_in(key, p)``.
-        time: depth t, fixed.
-        vocab_size: vocabulary size M of the soft decoder, fixed.
+        theory: `theories.paper` with beta from 0.01 to 3 if None, or any theory of a model (`theories.of_model`) of
+            two parameters and a whole vocab_size; it need not have a closed form.
         prompts: law of the initial tokens; uniform if None.
-        model: traceable (beta, lam) -> model; ExpCosine(beta) with ALiBi(lam) if None. A builder sets its kernel's
-            ``n_modes`` for the largest beta in play.
         estimator: "adjoint", "glauber" or "auto", as `estimate_profile` has them.
-        start: (beta, lam) to start from; that of `fit_curves`, the closed form of the limit, if None.
-        beta_range: sharpness that is searched; its upper end sets the number of modes.
-        lam_range: positional bias that is searched.
+        start: values to start from, by name or in their order; those of `fit_curves`, the closed form of the limit,
+            if None.
         tolerance: Monte Carlo error that is aimed at, in units of the data's standard errors.
         max_blocks: blocks after which the fit ends in any case.
         steps: stochastic steps a block.
@@ -233,9 +235,16 @@ def fit_by_simulation(
             or a checkpoint that is damaged or of another configuration.
         RuntimeError: if the kernel's modes do not resolve a beta that the steps reach, or values are not finite.
     """
-    theory = paper(time, vocab_size, beta_range=beta_range, lam_range=lam_range)
+    theory = paper(beta_range=(0.01, 3.0)) if theory is None else theory
+    check_type("theory", theory, ModelTheory)
+    if len(theory.parameters) != 2:
+        raise ValueError(
+            f"Argument `theory` must have two parameters for a fit through the simulator, but {theory} has "
+            f"{len(theory.parameters)}."
+        )
+    if theory.vocab_size != int(theory.vocab_size):
+        raise ValueError(f"Argument `theory` must have a whole vocab_size, but has {theory.vocab_size:g}.")
     curves = check_problem(curves, theory)
-    bounds = Range(*((float(p.low), float(p.high)) for p in theory.parameters))
     check_at_least("n_tokens", n_tokens, 2)
     check_sensible(n_tokens=n_tokens, steps=steps, batch=batch, max_blocks=max_blocks)
     for name, value in (("steps", steps), ("batch", batch), ("max_blocks", max_blocks)):
@@ -247,23 +256,19 @@ def fit_by_simulation(
     if estimator == "naive":
         raise ValueError("Argument `estimator` must not be 'naive': its noise hides the profile. Use 'glauber'.")
     law = UniformPrompts() if prompts is None else prompts
-    build = _Standard(required_modes(bounds.beta[1] * math.exp(SPACING))) if model is None else model
     each = _tokens(curves, n_tokens)
     chosen = choose_estimator(law, estimator, "soft")
-    first = _start(start, curves, theory, bounds)
+    first = theory.scaled(_start(start, curves, theory))
     tokens = np.unique(np.concatenate(each))
     stacked, errors_known = stack_curves(curves, theory)
     index = [np.pad(np.searchsorted(tokens, t), (0, stacked.accuracy.shape[1] - t.size)) for t in each]
     data = Weighted(np.asarray(stacked.accuracy), np.asarray(stacked.weight), np.stack(index))
-    made = eqx.filter_eval_shape(build, *(jnp.asarray(x) for x in first))
-    if not isinstance(made, CausalAttention):
-        raise ValueError(f"Argument `model` must build a CausalAttention, but builds {type(made).__name__}.")
     settings = Settings(
-        build, law, chosen, float(time), vocab_size, n_tokens, (tokens + 1) / n_tokens, data, errors_known,
-        bounds, key, steps, batch, learning_rate, memory,
+        theory, law, chosen, n_tokens, (tokens + 1) / n_tokens, data, errors_known, key, steps, batch,
+        learning_rate, memory,
     )  # fmt: skip
     run = prepare_run(settings, first, n_steps)
-    blocks, converged = run.go(coordinates(*first), tolerance, max_blocks, checkpoint, progress)
+    blocks, converged = run.go(first, tolerance, max_blocks, checkpoint, progress)
     found = _result(run, blocks, converged, curves)
     if not converged:
         warnings.warn(
@@ -274,27 +279,13 @@ def fit_by_simulation(
     return found
 
 
-@dataclasses.dataclass(frozen=True)
-class _Standard:
-    """The paper's model; equal ones share compiled programs."""
-
-    n_modes: int
-
-    @trusted()
-    def __call__(self, beta: Array, lam: Array) -> CausalAttention:
-        return CausalAttention(ExpCosine(beta, n_modes=self.n_modes), ALiBi(lam))
-
-
-def _start(start, curves, theory, bounds: Range) -> tuple[float, float]:
-    if start is None:
-        found = fit_curves(curves, theory=theory)
-        return found.beta, found.lam
-    if np.shape(start) != (2,):
-        raise ValueError(f"Argument `start` must be (beta, lam), but is {start}.")
-    beta, lam = (float(x) for x in start)
-    if not (bounds.beta[0] <= beta <= bounds.beta[1] and bounds.lam[0] <= lam <= bounds.lam[1]):
-        raise ValueError(f"Argument `start` must lie in `beta_range` and `lam_range`, but is {start}.")
-    return beta, lam
+def _start(start: Any, curves: list[RetrievalCurve], theory: ModelTheory) -> Float[np.ndarray, "2"]:
+    if start is not None:
+        return theory.in_order(start, "start")
+    middle = [p.value_at(np.asarray(0.5)) for p in theory.parameters]
+    if theory.model(*jnp.asarray(middle)).positions.exponential_rate is None:
+        raise ValueError(f"Argument `start` must be given: {theory} has no closed form to start from.")
+    return np.array([*fit_curves(curves, theory=theory).values.values()])
 
 
 def _tokens(curves: Sequence[RetrievalCurve], n_tokens: int) -> list[np.ndarray]:
@@ -306,9 +297,9 @@ def _tokens(curves: Sequence[RetrievalCurve], n_tokens: int) -> list[np.ndarray]
 
 def _result(run: Run, blocks: Blocks, converged: bool, curves: list[RetrievalCurve]) -> SimulationFit:
     at, settings = run.summary(blocks), run.settings
-    low, high = (coordinates(b, v) for b, v in zip(settings.bounds.beta, settings.bounds.lam, strict=True))
-    u = np.clip(at.progress.mean, low, high)
-    beta, lam = (float(x) for x in parameters(u))
+    theory = settings.theory
+    u = np.clip(at.progress.mean, *settings.ends)
+    values = theory.unscaled(u)
     n_points = sum(c.sources.size for c in curves)
     dof = n_points - 2 - 2 * len(curves)
     # What is left of the noise of the shape beside the parameters.
@@ -321,14 +312,14 @@ def _result(run: Run, blocks: Blocks, converged: bool, curves: list[RetrievalCur
     np.fill_diagonal(covariance, np.where(hidden, np.inf, np.diag(spread)))
     cut = np.any(blocks.cut[blocks.tail], axis=0) | (u != at.progress.mean)
     identifiable = ~hidden & (np.diag(covariance + at.progress.noise) < _BLIND_ERROR**2) & ~cut
-    units = np.array([beta, math.hypot(1, lam)])
+    units = np.array([p.unit_at(float(x)) for p, x in zip(theory.parameters, values, strict=True)])
     return SimulationFit(
-        beta=beta,
-        lam=lam,
+        theory=theory,
+        values=dict(zip(theory.names, values.tolist(), strict=True)),
         covariance=(covariance + at.progress.noise) * np.multiply.outer(units, units),
         data_covariance=covariance,
         monte_carlo_covariance=at.progress.noise,
-        identifiable=dict(zip(PARAMETERS, identifiable.tolist(), strict=True)),
+        identifiable=dict(zip(theory.names, identifiable.tolist(), strict=True)),
         converged=converged,
         monte_carlo_error=at.progress.error,
         chi2=chi2,
@@ -337,8 +328,8 @@ def _result(run: Run, blocks: Blocks, converged: bool, curves: list[RetrievalCur
         offset=at.lines.offset,
         contrast=at.lines.contrast,
         sources=settings.sources,
-        values=at.shape,
-        standard_error=np.sqrt(at.variance),
+        profile=at.shape,
+        profile_error=np.sqrt(at.variance),
         curves=curves,
         n_tokens=settings.n_tokens,
         estimator=run.estimator.name,

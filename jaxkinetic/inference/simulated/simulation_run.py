@@ -15,20 +15,18 @@ from jaxkinetic.inference.lines import best_line
 from jaxkinetic.inference.simulated import simulation_blocks as state
 from jaxkinetic.inference.simulated.simulated_shape import (
     SPACING,
-    Builder,
     Geometry,
     SimulatedShape,
-    coordinates,
     descent,
-    parameters,
     run_block,
 )
 from jaxkinetic.inference.simulated.simulation_blocks import Blocks, Elimination, Progress, Weighted
-from jaxkinetic.model import PromptLaw
+from jaxkinetic.model import CausalAttention, PromptLaw
 from jaxkinetic.particles.ensemble import batch_size, local_devices
 from jaxkinetic.retrieval.estimators import Estimator, Problem
 from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble, prepare_profile
 from jaxkinetic.retrieval.steps import check_steps, choose_steps, measure_steps
+from jaxkinetic.theories import ModelTheory
 
 _FEWEST_BLOCKS = 8
 _DRIFT = 3.0
@@ -40,27 +38,17 @@ _PROMPTS = 2**14
 _SIGMA = np.linspace(0.05, 0.95, 7)
 
 
-class Range(NamedTuple):
-    """Bounds within which beta and lam are searched."""
-
-    beta: tuple[float, float]
-    lam: tuple[float, float]
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What a fit is of; arguments as `fit_by_simulation` has them, the curves as rectangles over source tokens."""
 
-    build: Builder
+    theory: ModelTheory
     law: PromptLaw
     estimator: Estimator
-    time: float
-    vocab_size: int
     n_tokens: int
     sources: Float[np.ndarray, " source"]
     data: Weighted
     errors_known: bool
-    bounds: Range
     key: PRNGKeyArray
     steps: int
     batch: int
@@ -69,24 +57,48 @@ class Settings:
 
     def ensemble(self, u: Float[np.ndarray, "2"], control_variate: bool | None = None) -> ProfileEnsemble:
         """The profile's ensemble at coordinates u, with the control there, if there is one."""
-        beta, lam = parameters(u)
-        model = self.build(jnp.asarray(beta), jnp.asarray(lam))
+        theory = self.theory
         return prepare_profile(
-            model, self.time, self.vocab_size, self.n_tokens, prompts=self.law,
+            self.model(u), float(theory.time), int(theory.vocab_size), self.n_tokens, prompts=self.law,
             estimator=self.estimator, control_variate=control_variate, sources=self.sources,
         )  # fmt: skip
 
+    def model(self, u: Float[np.ndarray, "2"]) -> CausalAttention:
+        """The model at coordinates u."""
+        return self.theory.model(*jnp.asarray(self.theory.unscaled(u)))
+
+    @property
+    def ends(self) -> Float[np.ndarray, "2 parameter"]:
+        """Lower and upper ends of u."""
+        parameters = self.theory.parameters
+        return np.stack(
+            [self.theory.scaled(np.array([getattr(p, end) for p in parameters])) for end in ("low", "high")]
+        )
+
+    def said(self, u: Float[np.ndarray, "2"]) -> str:
+        """The parameters at coordinates u, in words."""
+        values = self.theory.unscaled(np.asarray(u))
+        return ", ".join(f"{name} = {value:.4g}" for name, value in zip(self.theory.names, values, strict=True))
+
     def digest(self, n_steps: int, start: Float[np.ndarray, "2"]) -> str:
         """Fingerprint of all that the bits of the result depend on; of functions, their values."""
-        models = [self.build(*(jnp.asarray(x) for x in parameters(start + shift))) for shift in (0.0, SPACING)]
+        models, theory = [self.model(start + shift) for shift in (0.0, SPACING)], self.theory
         seen = [m.kernel.coefficients() for m in models] + [
             m.positions.log_weight(jnp.asarray(_SIGMA)) for m in models
         ]
         law = [np.asarray(self.law.fourier(jnp.asarray(s), 8)) for s in _SIGMA]
-        numbers = [self.time, self.vocab_size, self.n_tokens, self.steps, self.batch, self.learning_rate, n_steps]
+        numbers = [
+            float(theory.time),
+            float(theory.vocab_size),
+            self.n_tokens,
+            self.steps,
+            self.batch,
+            self.learning_rate,
+            n_steps,
+        ]
         key = jax.random.key_data(self.key) if jnp.issubdtype(self.key.dtype, jax.dtypes.prng_key) else self.key
         return state.digest(
-            type(self.law).__name__, self.estimator.name, *numbers, start, self.sources, *self.data, *self.bounds,
+            type(self.law).__name__, self.estimator.name, *numbers, start, self.sources, *self.data, self.ends,
             key, *seen, np.real(law), np.imag(law),
         )  # fmt: skip
 
@@ -181,8 +193,8 @@ class Run:
                 if len(blocks.means) > 0:
                     found = self.summary(blocks)
                     converged = self._is_enough(found, len(blocks.means[blocks.tail]), tolerance)
-                    beta, lam = parameters(found.progress.mean)
-                    bar.set_postfix_str(f"beta {beta:.4g}, lam {lam:.4g}, error {found.progress.error:.2g}")
+                    said = self.settings.said(found.progress.mean)
+                    bar.set_postfix_str(f"{said}, error {found.progress.error:.2g}")
                     if converged or len(blocks.means) >= max_blocks:
                         return blocks, converged
                     around = blocks.means[blocks.tail].mean(axis=0)
@@ -201,7 +213,7 @@ class Run:
             shifts = SPACING * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
             controls = [self.settings.ensemble(center + shift, True).problem.control for shift in shifts]
             stencil = jax.tree.map(lambda *leaves: jnp.stack(leaves), *controls)
-        return SimulatedShape(self.problem, stencil, jnp.asarray(center), self.settings.build, self.estimator)
+        return SimulatedShape(self.problem, stencil, jnp.asarray(center), self.settings.theory, self.estimator)
 
     def summary(self, blocks: Blocks) -> Summary:
         """What the blocks that count say together."""
@@ -255,14 +267,14 @@ class Run:
         )  # fmt: skip
 
     def _geometry(self, blocks: Blocks) -> Geometry:
-        data, bounds = self.settings.data, self.settings.bounds
+        data = self.settings.data
         gain, whiten, contrast = np.zeros((2, *data.accuracy.shape)), np.eye(2), np.zeros(len(data.accuracy))
         if len(blocks.means) > 0:
             found = self.summary(blocks)
             contrast, whiten = found.lines.contrast, found.whiten
             gain = -np.einsum("cpj,jk->kcp", found.lines.gain(found.data), whiten)
-        low, high = (coordinates(b, v) for b, v in zip(bounds.beta, bounds.lam, strict=True))
-        return Geometry(*(jnp.asarray(x) for x in (gain, contrast, whiten, data.accuracy, data.token, low, high)))
+        fixed = gain, contrast, whiten, data.accuracy, data.token, *self.settings.ends
+        return Geometry(*(jnp.asarray(x) for x in fixed))
 
     def _next(self, blocks: Blocks, shape: SimulatedShape) -> Blocks:
         s, count = self.settings, len(blocks.means)
@@ -273,32 +285,30 @@ class Run:
             jnp.asarray(count * self.prompts_per_block, jnp.uint32), s.learning_rate, s.steps, s.batch,
             self.n_jacobian, self.chunk,
         )  # fmt: skip
-        beta = float(np.exp(found.end[0]))
+        near = s.said(np.asarray(found.end))
         if not found.resolved:
             raise RuntimeError(
                 f"{shape.model(jnp.asarray(blocks.end)).kernel.n_modes} Fourier modes do not resolve the kernel "
-                f"near beta = {beta:g}: raise the builder's `n_modes`, or lower the end of `beta_range`."
+                f"near {near}: raise its `n_modes`, or narrow the ranges of the theory."
             )
         if not all(bool(jnp.all(jnp.isfinite(x))) for x in (found.shape, found.jacobians, found.end)):
             raise RuntimeError(
-                f"Values near beta = {beta:g} are not finite: tokens part from one another so fast that "
-                "derivatives explode. Use estimator='glauber', or lower the end of `beta_range`."
+                f"Values near {near} are not finite: tokens part from one another so fast that derivatives "
+                "explode. Use estimator='glauber', or narrow the ranges of the theory."
             )
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(found.optimizer)]
         sums = {"means": found.mean, "shapes": found.shape, "jacobians": found.jacobians, "cut": found.at_end}
         after = blocks.add(sums | {"limits": shape.limit}, found.end, leaves)
         if count == 0 and not np.any(self.summary(after).lines.contrast > 0):
-            beta, lam = parameters(blocks.end)
             raise ValueError(
-                f"Argument `start` must give a profile that rises where a curve does, but at beta = {beta:g}, "
-                f"lam = {lam:g} every curve has c1 = 0."
+                f"Argument `start` must give a profile that rises where a curve does, but at {s.said(blocks.end)} "
+                "every curve has c1 = 0."
             )
         return after
 
 
-def prepare_run(settings: Settings, start: tuple[float, float], n_steps: int | None) -> Run:
-    """Tabulate what all blocks share, at a start (beta, lam), and find the number of steps there."""
-    u = coordinates(*start)
+def prepare_run(settings: Settings, u: Float[np.ndarray, "2"], n_steps: int | None) -> Run:
+    """Tabulate what all blocks share, at a start u, and find the number of steps there."""
     ensemble = settings.ensemble(u)
     here = local_devices(None)[:1]
     if n_steps is None:
