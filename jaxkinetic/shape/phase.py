@@ -1,5 +1,7 @@
 """Where the profile is a U: the phases of S_t in (beta, lam, t, M), at a million points at once.
 
+The model is the paper's, or any with ALiBi weights and growth rates a_n >= 0.
+
 In the variable y = Y(1; sigma_0) of (1.24) the profile of uniform prompts is, up to a factor lam / E,
 
     H(y) = (1 + E e^{-y}) Psi(y),   E = e^lam - 1,   Psi(y) = sum_n w_n psi_{c_n}(y),   c_n = a_n t.
@@ -10,7 +12,7 @@ for many points on many nodes, with no cancellation.
 """
 
 import math
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -22,8 +24,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import Scalar, check_finite, check_positive, check_times, round_up, trusted
 from jaxkinetic.limit import closed_form
-from jaxkinetic.model import ExpCosine, required_modes
-from jaxkinetic.model.positions import log_sinhc
+from jaxkinetic.model import CausalAttention, required_modes
+from jaxkinetic.model.positions import log_sinhc, require_alibi
+from jaxkinetic.theories import OneHead
 
 _NODES = 192
 _SPREAD = np.linspace(0, 1, _NODES) ** 2  # crowded towards the end of the prompt, where wells are born
@@ -31,6 +34,8 @@ _NEWTON_STEPS = 8
 _MOST_TERMS = 1024
 _BATCH = 256
 _LARGEST_LAM = 1000.0
+
+Model = Callable[[Scalar, Scalar], CausalAttention]
 
 
 class PhaseDiagram(eqx.Module):
@@ -76,7 +81,9 @@ class PhaseDiagram(eqx.Module):
         return self.recency_time / self.theorem_time
 
 
-def phase_diagram(beta: Any, lam: Any, time: Any, vocab_size: Any = 8) -> PhaseDiagram:
+def phase_diagram(
+    beta: Any, lam: Any, time: Any, vocab_size: Any = 8, *, model: Model | None = None
+) -> PhaseDiagram:
     """Classify the profile S_t (1.21) of uniform prompts at many points (beta, lam, t, M).
 
     Minima are bracketed by the sign changes of S_t' on 192 nodes in Y that reach as far as a minimum can lie, and
@@ -87,47 +94,55 @@ def phase_diagram(beta: Any, lam: Any, time: Any, vocab_size: Any = 8) -> PhaseD
         lam: positional bias of any sign, at most 1000.
         time: depth t >= 0.
         vocab_size: vocabulary size M >= 2; real numbers are allowed.
+        model: traceable (beta, lam) -> model, with ALiBi weights and no negative growth rate, such as
+            ``theory.model`` of a theory; the paper's if None.
 
     Returns:
         The phases, arrays of the common shape.
 
     Raises:
-        ValueError: on arguments out of range, shapes that do not broadcast, a lam above 1000, or a lam t so large
-            that more than 1024 terms would be needed.
+        ValueError: on arguments out of range, shapes that do not broadcast, a model of other weights or with
+            negative rates, a lam above 1000, or a lam t so large that more than 1024 terms would be needed.
     """
-    points, n_modes, n_kept = _points(beta=beta, lam=lam, time=time, vocab_size=vocab_size)
-    shape, size = points[0].shape, points[0].size
-    batch = min(_BATCH, round_up(size, 16))
-    columns = [jnp.asarray(np.pad(p.ravel(), (0, -size % batch), mode="edge").reshape(-1, batch)) for p in points]
-    reach = float(_furthest(columns, n_modes, n_kept))
-    n_terms = _terms(reach, float(jnp.finfo(points[0].dtype).eps))
-    largest = float(np.max(np.asarray(lam, dtype=float), initial=-np.inf))
+    points = _points(beta=beta, lam=lam, time=time, vocab_size=vocab_size)
+    model, columns, n_kept, survey = _prepare(model, *points)
+    n_terms = _terms(float(survey.reach.max()), float(jnp.finfo(points[0].dtype).eps))
+    largest = float(survey.lam.max())
     if largest > _LARGEST_LAM:
         # The minimum then lies within 1e-5 of the start, where the nodes in y do not resolve it.
         raise ValueError(f"Argument `lam` must be at most {_LARGEST_LAM:g} in a phase diagram, but is {largest:g}.")
-    found = _phases(columns, n_modes, n_kept, n_terms)
-    return jax.tree.map(lambda x: x.reshape(-1)[:size].reshape(shape), found)
+    found = _phases(model, columns, n_kept, n_terms)
+    edges = {"recency_time": survey.recency_time, "theorem_time": survey.theorem_time}
+    whole = jax.tree.map(lambda x: x.reshape(-1)[: points[0].size].reshape(points[0].shape), found | edges)
+    return PhaseDiagram(*(jnp.asarray(p) for p in points), **whole)
 
 
-def phase_edges(beta: Any, lam: Any, vocab_size: Any = 8) -> tuple[np.ndarray, np.ndarray]:
+def phase_edges(
+    beta: Any, lam: Any, vocab_size: Any = 8, *, model: Model | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Depths (recency_time, theorem_time) of `PhaseDiagram`, where the phases change, at many (beta, lam, M).
 
     Args:
         beta: sharpness > 0; scalars and arrays of all three arguments are broadcast.
         lam: positional bias of any sign; for lam <= 0 both depths are 0.
         vocab_size: vocabulary size M >= 2; real numbers are allowed.
+        model: as for `phase_diagram`.
 
     Raises:
-        ValueError: on arguments out of range or shapes that do not broadcast.
+        ValueError: on arguments out of range, shapes that do not broadcast, or a model that `phase_diagram`
+            refuses.
     """
-    points, n_modes, n_kept = _points(beta=beta, lam=lam, vocab_size=vocab_size)
-    found = _edges([jnp.asarray(p.ravel()) for p in points], n_modes, n_kept)
-    recency, theorem = (np.asarray(x).reshape(points[0].shape) for x in found)
+    beta, lam, vocab_size = _points(beta=beta, lam=lam, vocab_size=vocab_size)
+    *_, survey = _prepare(model, beta, lam, np.zeros_like(beta), vocab_size)
+    recency, theorem = (
+        np.asarray(x).reshape(-1)[: beta.size].reshape(beta.shape)
+        for x in (survey.recency_time, survey.theorem_time)
+    )
     return recency, theorem
 
 
 def _points(**given):
-    """Checked and broadcast arrays, the number of modes that resolve beta, and that of modes that count."""
+    """Checked and broadcast arrays."""
     arrays = {name: np.asarray(value, dtype=jnp.result_type(float)) for name, value in given.items()}
     check_sensible(**arrays)
     check_positive("beta", arrays["beta"])
@@ -143,53 +158,85 @@ def _points(**given):
         raise ValueError(f"Arguments must have shapes that broadcast, but have {shapes}.") from None
     if points[0].size == 0:
         raise ValueError("Arguments must hold at least one point, but hold none.")
-    n_modes = round_up(required_modes(float(arrays["beta"].max()), points[0].dtype), 8)
-    return points, n_modes, min(n_modes, closed_form.growing_modes(float(arrays["vocab_size"].max())))
+    return points
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-@trusted()
-def _edges(columns, n_modes, n_kept):
-    def one(beta, lam, vocab_size):
-        rates, weights = (
-            ExpCosine(beta, n_modes=n_modes).growth_rates(),
-            closed_form.mode_weights(vocab_size, n_kept),
+def _prepare(model, beta, lam, time, vocab_size):
+    """The model, points in batches of equal size, the number of modes that count, and the survey of all points."""
+    if model is None:
+        model = OneHead(round_up(required_modes(float(beta.max()), beta.dtype), 8))
+    made = eqx.filter_eval_shape(model, *(jnp.asarray(p.ravel()[0]) for p in (beta, lam)))
+    if not isinstance(made, CausalAttention):
+        raise ValueError(f"Argument `model` must build a CausalAttention, but builds {type(made).__name__}.")
+    n_kept = min(made.kernel.n_modes, closed_form.growing_modes(float(vocab_size.max())))
+    batch = min(_BATCH, round_up(beta.size, 16))
+    columns = [
+        jnp.asarray(np.pad(p.ravel(), (0, -p.size % batch), mode="edge").reshape(-1, batch))
+        for p in (beta, lam, time, vocab_size)
+    ]
+    survey = _survey(model, columns, n_kept)
+    if (least := survey.smallest_rate.min()) < 0:
+        raise ValueError(
+            f"Argument `model` must have a kernel without negative growth rates a_n, but has a_n = {least:.3g}. "
+            "Use `u_shape`."
         )
-        recency = closed_form.recency_threshold(rates[:n_kept], weights, lam)
-        return recency, closed_form.smallness_bound(lam) / jnp.max(rates)
+    if not survey.is_resolved.all():
+        raise ValueError("Argument `model` must have a kernel that its modes resolve everywhere: raise `n_modes`.")
+    return model, columns, n_kept, survey
 
-    return jax.vmap(one)(*columns)
+
+class _Survey(eqx.Module):
+    """Of every point: what decides how many terms its phase needs, and the depths at which phases end."""
+
+    reach: Array
+    lam: Array
+    smallest_rate: Array
+    is_resolved: Array
+    recency_time: Array
+    theorem_time: Array
 
 
-@partial(jax.jit, static_argnums=(1, 2))
-def _furthest(columns, n_modes, n_kept):
+@eqx.filter_jit
+@trusted()
+def _survey(model, columns, n_kept):
     def one(beta, lam, time, vocab_size):
-        modes = _modes(beta, lam, time, vocab_size, n_modes, n_kept)
-        return jnp.max(modes.growth) * modes.last
+        modes, kernel = _modes(model, beta, lam, time, vocab_size, n_kept), model(beta, lam).kernel
+        rates = kernel.growth_rates()
+        return _Survey(
+            reach=jnp.max(modes.growth) * modes.last,
+            lam=modes.lam,
+            smallest_rate=jnp.min(rates),
+            is_resolved=kernel.is_resolved(),
+            recency_time=closed_form.recency_threshold(rates[:n_kept], modes.weights, modes.lam),
+            theorem_time=closed_form.smallness_bound(modes.lam) / jnp.max(rates),
+        )
 
-    return jnp.max(jax.lax.map(lambda row: jnp.max(jax.vmap(one)(*row)), columns))
+    return jax.lax.map(lambda row: jax.vmap(one)(*row), columns)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))
-def _phases(columns, n_modes, n_kept, n_terms):
+@eqx.filter_jit
+@trusted()
+def _phases(model, columns, n_kept, n_terms):
     def one(beta, lam, time, vocab_size):
-        return phase_point(beta, lam, time, vocab_size, n_modes, n_kept, n_terms)
+        return _phase(_modes(model, beta, lam, time, vocab_size, n_kept), time, n_terms)
 
     return jax.lax.map(lambda row: jax.vmap(one)(*row), columns)
 
 
 class _Modes(eqx.Module):
-    """What one point is made of: growth c_n, weights w_n, and the y beyond which no minimum lies."""
+    """What one point is made of: growth c_n, weights w_n, bias lam, and the y beyond which no minimum lies."""
 
     growth: Float[Array, " mode"]
     weights: Float[Array, " mode"]
     largest_rate: Scalar
+    lam: Scalar
     last: Scalar
 
 
-@trusted()
-def _modes(beta, lam, time, vocab_size, n_modes, n_kept):
-    rates = ExpCosine(beta, n_modes=n_modes).growth_rates()
+def _modes(model, beta, lam, time, vocab_size, n_kept):
+    made = model(beta, lam)
+    lam = require_alibi(made.positions, "a phase diagram", "Use `retrieval_profile` for other weights.").lam
+    rates = made.kernel.growth_rates()
     growth, weights = time * rates[:n_kept], closed_form.mode_weights(vocab_size, n_kept)
     # Psi' / Psi >= m / (2 + sqrt(c y)), m the mean growth and c the largest, exceeds R at every y >= last, and
     # at every y where the bound is above R(0).
@@ -205,26 +252,13 @@ def _modes(beta, lam, time, vocab_size, n_modes, n_kept):
         gap = last - first - jnp.log1p(bend / 2)
         last = jnp.maximum(last - gap / (1 - bend / (2 * last * (2 + bend))), 1.0)
     everywhere = (mean / -jnp.expm1(-bias) - 2) > root * jnp.sqrt(last)
-    return _Modes(growth, weights, jnp.max(rates), jnp.where(everywhere | (lam <= 0) | (time <= 0), 0.0, last))
+    last = jnp.where(everywhere | (lam <= 0) | (time <= 0), 0.0, last)
+    return _Modes(growth, weights, jnp.max(rates), lam, last)
 
 
-@trusted()
-def phase_point(
-    beta: Scalar, lam: Scalar, time: Scalar, vocab_size: Scalar, n_modes: int, n_kept: int, n_terms: int
-) -> PhaseDiagram:
-    """Classify one point; `phase_diagram` chooses the sizes.
-
-    Args:
-        beta: sharpness.
-        lam: positional bias.
-        time: depth t.
-        vocab_size: vocabulary size M, real.
-        n_modes: number of Fourier modes that resolve beta.
-        n_kept: number of modes whose decoder weight counts.
-        n_terms: number of terms of the power series of Psi.
-    """
-    modes = _modes(beta, lam, time, vocab_size, n_modes, n_kept)
-    growth, weights, last = modes.growth, modes.weights, modes.last
+def _phase(modes, time, n_terms):
+    """Classify one point with a power series of Psi of so many terms."""
+    growth, weights, lam, last = modes.growth, modes.weights, modes.lam, modes.last
     possible = last > 0
     last = jnp.where(possible, last, 1.0)
     strength = jnp.where(possible, growth, 0.0)
@@ -258,20 +292,15 @@ def phase_point(
     drop = jnp.where(exists, end - bottom, 0.0)
     # The slope of the profile at its end: H'(0) = (mean + lam) Psi'(0) - lam Psi(0).
     recency = (mean + lam) * jnp.sum(weights * growth**2) / 2 < lam * jnp.sum(weights * growth)
-    bound = closed_form.smallness_bound(lam)
-    rates = ExpCosine(beta, n_modes=n_modes).growth_rates()
-    return PhaseDiagram(
-        beta, lam, time, vocab_size,
-        n_minima=n_minima,
-        argmin=jnp.where(exists, closed_form.source_position(y, bias), 1.0),
-        drop=drop,
-        relative_drop=jnp.where(exists, drop / jnp.where(exists, end, 1.0), 0.0),
-        has_recency=recency,
-        is_u_shaped=recency & (n_minima == 1),
-        theorem_holds=(lam > 0) & (time > 0) & (time * modes.largest_rate <= bound),
-        recency_time=closed_form.recency_threshold(rates[:n_kept], weights, lam),
-        theorem_time=bound / modes.largest_rate,
-    )  # fmt: skip
+    return {
+        "n_minima": n_minima,
+        "argmin": jnp.where(exists, closed_form.source_position(y, bias), 1.0),
+        "drop": drop,
+        "relative_drop": jnp.where(exists, drop / jnp.where(exists, end, 1.0), 0.0),
+        "has_recency": recency,
+        "is_u_shaped": recency & (n_minima == 1),
+        "theorem_holds": (lam > 0) & (time > 0) & (time * modes.largest_rate <= closed_form.smallness_bound(lam)),
+    }
 
 
 def _horner(series, x):

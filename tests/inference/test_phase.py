@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
+import jaxkinetic as jk
 from jaxkinetic import ALiBi, CausalAttention, ExpCosine, phase_diagram, u_shape
 from jaxkinetic.limit import closed_form
 from jaxkinetic.shape import phase_edges
@@ -164,3 +165,44 @@ def test_theorem_lies_inside_the_u_at_a_million_points():
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         phase_diagram(*arguments)
+
+
+def two_waves(beta, lam):
+    return jk.CausalAttention(jk.FourierKernel(beta * jnp.array([1.0, 0.25])), jk.ALiBi(2 * lam))
+
+
+def test_another_model_as_the_scan_of_its_profile():
+    """And the paper's own, by a function."""
+    beta, lam, time = [0.5, 1.0, 2.0], [0.4, 1.5, -1.0], 0.8
+    phases = phase_diagram(beta, lam, time, 6, model=two_waves)
+    for i, (b, v) in enumerate(zip(beta, lam, strict=True)):
+        found = u_shape(two_waves(b, v), time, 6)
+        for name in ("n_minima", "has_recency", "is_u_shaped", "theorem_holds"):
+            assert getattr(phases, name)[i] == getattr(found, name)
+        np.testing.assert_allclose(phases.argmin[i], found.argmin, rtol=1e-10)
+        np.testing.assert_allclose(phases.drop[i], found.drop, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(phases.recency_time[i], found.recency_threshold, rtol=1e-12)
+    edges = phase_edges(beta, lam, 6, model=two_waves)
+    np.testing.assert_allclose(edges, [phases.recency_time, phases.theorem_time], rtol=1e-14)
+    own = phase_diagram(beta, lam, time, model=jk.theories.paper().model)
+    for one, other in zip(jax.tree.leaves(own), jax.tree.leaves(phase_diagram(beta, lam, time)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda beta, lam: jk.CausalAttention(jk.FourierKernel(beta * jnp.array([1.0, lam]))), "a_n = -4"),
+        (lambda beta, lam: jk.CausalAttention(jk.ExpCosine(beta), jk.PowerLaw(lam, 1.0)), "must be ALiBi"),
+        (lambda beta, lam: jk.CausalAttention(jk.ExpCosine(beta, n_modes=4), jk.ALiBi(lam)), "raise `n_modes`"),
+        (lambda beta, lam: beta * lam, "must build a CausalAttention"),
+    ],
+)
+@pytest.mark.parametrize(
+    "function",
+    [lambda **m: phase_diagram(1.0, [2.0, -1.0], 1.0, **m), lambda **m: phase_edges(1.0, [2.0, -1.0], **m)],
+)
+@pytest.mark.usefixtures("as_installed")
+def test_models_without_phases_are_refused(model, function, message):
+    with pytest.raises(ValueError, match=message):
+        function(model=model)
