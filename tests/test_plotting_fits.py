@@ -83,6 +83,8 @@ def test_history_leaves_out_the_first_quarter_and_says_unidentified() -> None:
     figure = plotting.plot_simulation_fit(fit)
     assert "320 prompts of 8 tokens" in figure.get_suptitle()
     assert "not converged" in figure.get_suptitle()
+    (key,) = figure.legends
+    assert key.get_texts()[0].get_text() == "two Monte Carlo errors"
     assert [ax.get_xlabel() for ax in figure.axes] == [
         r"position of the source, $\sigma_0$", "", "block of stochastic steps",
     ]  # fmt: skip

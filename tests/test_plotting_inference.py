@@ -45,5 +45,6 @@ def test_band_of_a_blind_experiment_fills_the_axes() -> None:
     ax = plotting.plot_experiment(blind)
     vertices = np.asarray(ax.collections[0].get_paths()[0].vertices, float)
     assert (vertices[:, 1].min(), vertices[:, 1].max()) == (0, 100)
+    assert ax.get_ylim() == (0, 100)
     drawn = np.asarray(ax.lines[0].get_ydata(), float)
     np.testing.assert_allclose(drawn[[0, -1]], 100 * blind.accuracy, rtol=1e-12)

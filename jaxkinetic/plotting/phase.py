@@ -71,7 +71,7 @@ def plot_outlives(section: PhaseDiagram, against: Literal["lam", "beta"], ax: Ax
     ax.set_xlim(across.min(), across.max())
     ax.set_ylim(0.95, 1.05 * factor.max())
     ax.set_xlabel(_NAMES[against])
-    ax.set_ylabel("ratio in $t$")
+    ax.set_ylabel("recency / (1.22)")
     return ax
 
 
@@ -95,7 +95,8 @@ def plot_phase(lam_section: PhaseDiagram, beta_section: PhaseDiagram) -> Figure:
     legend = [
         Line2D([], [], color=COLOURS[1], lw=2.4, label=r"recency ends, $S_t'(1) = 0$ (exact)"),
         Line2D([], [], color="0.75", lw=0.9, label=r"drop of the U, $1 - S_t(\sigma_{\min}) / S_t(1)$"),
-        Patch(facecolor="none", edgecolor="black", hatch="//", ls="--", label="(1.22): Theorem 1.3 proves a U"),
+        Line2D([], [], color="black", lw=1.4, ls="--", label="(1.22) holds up to here"),
+        Patch(facecolor="none", edgecolor="black", hatch="///", lw=0, label="Theorem 1.3 proves a U"),
     ]
     if several:
         legend.append(Line2D([], [], color=COLOURS[3], marker="o", lw=0, label="more than one minimum"))

@@ -50,6 +50,9 @@ def plot_experiment(experiment: PlannedExperiment, level: float = 0.95, ax: Axes
     style = {"color": COLOURS[0], "ms": 5, "capsize": 2, "lw": 1.2, "mfc": "white"}
     ax.errorbar(experiment.sources, 100 * experiment.accuracy, error, None, "o", label="expected points", **style)
     ax.set_xlim(0, 1)
+    # Error bars may leave what an accuracy can be, the view not.
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(max(bottom, 0), min(top, 100))
     ax.set_xlabel(r"position of the source, $\sigma_0$")
     ax.set_ylabel("accuracy (%)")
     ax.legend(fontsize=9)

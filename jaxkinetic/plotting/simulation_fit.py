@@ -4,6 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from jaxkinetic._types import check_choice
@@ -56,7 +58,7 @@ def plot_history(fit: SimulationFit, name: str, ax: Axes | None = None, colour: 
 def plot_simulation_fit(fit: SimulationFit, figure: Figure | None = None) -> Figure:
     """One panel per curve with data and fit, and the way of both parameters block by block."""
     n = len(fit.curves)
-    figure = figure or plt.figure(figsize=(3.3 * n + 4.2, 3.8), layout="constrained")
+    figure = figure or plt.figure(figsize=(3.3 * n + 4.2, 4.3), layout="constrained")
     grid = figure.add_gridspec(2, n + 1, width_ratios=[1] * n + [1.25])
     panels = [figure.add_subplot(grid[:, i]) for i in range(n)]
     for i, (curve, ax) in enumerate(zip(fit.curves, panels, strict=True)):
@@ -75,8 +77,14 @@ def plot_simulation_fit(fit: SimulationFit, figure: Figure | None = None) -> Fig
     p_value = f", p = {fit.p_value:.2g}" if np.isfinite(fit.p_value) else ""
     settled = "" if fit.converged else "; not converged"
     figure.suptitle(
-        rf"{name}, {fit.n_prompts} prompts of {fit.n_tokens} tokens: $\chi^2$ = {fit.chi2:.1f} / {fit.dof}"
-        rf"{p_value}{settled}",
+        f"{name}\n{fit.n_prompts} prompts of {fit.n_tokens} tokens: "
+        rf"$\chi^2$ = {fit.chi2:.1f} / {fit.dof}{p_value}{settled}",
         fontsize=11,
     )
+    key = [
+        Patch(color="0.4", alpha=0.3, lw=0, label="two Monte Carlo errors"),
+        Line2D([], [], color="0.4", marker="o", mfc="white", lw=0, ms=4, label="block left out"),
+        Patch(color="0.4", alpha=0.15, lw=0, label="68 % interval, where identified"),
+    ]
+    figure.legend(handles=key, loc="outside lower center", ncols=len(key), fontsize=9, frameon=False)
     return figure
