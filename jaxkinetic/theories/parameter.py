@@ -61,7 +61,8 @@ class Parameter(eqx.Module):
     @property
     def flat(self) -> str:
         """In words, the prior that is flat in its scale over its range."""
-        scale = {"log": f"log({self.name})", "asinh": f"arcsinh({self.name} / {self.width:g})"}
+        unit = "" if self.width == 1 else f" / {self.width:g}"
+        scale = {"log": f"log({self.name})", "asinh": f"arcsinh({self.name}{unit})"}
         return f"flat in {scale.get(self.scale, self.name)}, {float(self.low):g} to {float(self.high):g}"
 
     def scaled(self, value: Any, width: Any = None) -> Any:

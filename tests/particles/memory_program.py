@@ -1,4 +1,4 @@
-"""Run an ensemble of a thousand prompts, then one of a hundred thousand, and print the peak memory after each.
+"""Run an ensemble of a thousand prompts, then one of two hundred thousand, and print the peak memory after each.
 
 python -m tests.particles.memory_program STATISTIC, "cosines" or an estimator of the profile
 """
@@ -38,4 +38,4 @@ def peak(statistic, n_prompts):
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-print(json.dumps({"before": peak(sys.argv[1], 1_000), "after": peak(sys.argv[1], 100_000)}))
+print(json.dumps({"before": peak(sys.argv[1], 1_000), "after": peak(sys.argv[1], 200_000)}))

@@ -278,14 +278,15 @@ def test_same_bits_for_any_number_of_devices_and_for_two_processes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("statistic", ["cosines", "adjoint", "glauber"])
-def test_peak_memory_is_flat_from_a_thousand_to_a_hundred_thousand_prompts(statistic):
-    """Kept for every prompt 15 sources would take 12 MB, their covariance of every block 6 MB; cosines far more.
+def test_peak_memory_is_flat_from_a_thousand_to_two_hundred_thousand_prompts(statistic):
+    """Kept for every prompt 15 sources would take 24 MB, their covariance of every block 12 MB; cosines far more.
 
-    One heap for all threads: glibc's several ones grow by tens of MB as threads come upon them.
+    Buffers that come and go take up to 8 MB, whatever the number of prompts. One heap for all threads: glibc's
+    several ones grow by tens of MB as threads come upon them.
     """
     done = subprocess.run(
         [sys.executable, "-m", "tests.particles.memory_program", statistic],
         stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=os.environ | {"MALLOC_ARENA_MAX": "1"},
     )  # fmt: skip
     peak = json.loads(done.stdout)
-    assert peak["after"] - peak["before"] < 3 * 2**20
+    assert peak["after"] - peak["before"] < 9 * 2**20
