@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxkinetic._types import check_path
+
 _PACKAGE = __name__.split(".")[0]
 
 
@@ -43,6 +45,7 @@ def load(path: str | Path) -> Any:
         FileNotFoundError: if there is no such file.
         ValueError: if the file holds no result.
     """
+    check_path("path", path)
     text = Path(path).read_bytes()
     try:
         return decode(json.loads(text))

@@ -12,11 +12,13 @@ Axes, by the letter that stands for them in shapes:
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -36,13 +38,20 @@ __all__ = [
     "check_at_least",
     "check_choice",
     "check_finite",
+    "check_flags",
+    "check_function",
     "check_increasing",
+    "check_key",
+    "check_path",
     "check_positions",
     "check_positive",
+    "check_positive_number",
     "check_scalar",
     "check_seed",
+    "check_texts",
     "check_times",
     "check_type",
+    "check_within",
     "finite_array",
     "finite_scalar",
     "is_concrete",
@@ -60,30 +69,30 @@ Modes = Complex[Array, " mode"]
 
 def as_float(x: Any) -> Shaped[Array, ""]:
     """Convert a number to a floating-point array, so that it can be traced and differentiated."""
-    return as_floats(x)
+    return as_floats("x", x)
 
 
-def as_floats(x: Any) -> Shaped[Array, "..."]:
+def as_floats(name: str, x: Any) -> Shaped[Array, "..."]:
     """Convert to a floating-point array of JAX's default precision, keeping one that already is; refuse complex."""
     if not hasattr(x, "dtype"):
         try:
             return jnp.asarray(x, dtype=jnp.result_type(float))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"A real number or an array of them was expected, but got {x!r}.") from error
+            raise ValueError(f"Argument `{name}` must be a real number or several, but is {x!r}.") from error
     x = jnp.asarray(x)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise ValueError(f"A real number was expected, but the dtype is {x.dtype}.")
+        raise ValueError(f"Argument `{name}` must be real, but has dtype {x.dtype}.")
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
 
 
 def as_numbers(name: str, value: Any) -> np.ndarray:
     """Convert what is known now to an array in double precision; refuse what is no number."""
     try:
-        if isinstance(value, str | bytes):
+        if np.asarray(value).dtype.kind in "SUc":
             raise TypeError
         return np.asarray(value, dtype=float)
     except (TypeError, ValueError):
-        raise ValueError(f"Argument `{name}` must be a number or several, but is {value!r}.") from None
+        raise ValueError(f"Argument `{name}` must be a real number or several, but is {value!r}.") from None
 
 
 def as_positions(name: str, value: Any) -> np.ndarray:
@@ -123,7 +132,7 @@ def check(name: str, value: Any, requirement: str, holds: Callable[[Any], Any]) 
 
     Args:
         name: name of the argument.
-        value: array or number; anything else is left to other checks.
+        value: array or number, or numbers in a list.
         requirement: what it must do, as in "be finite".
         holds: condition, elementwise, on a NumPy or a JAX array.
 
@@ -131,16 +140,18 @@ def check(name: str, value: Any, requirement: str, holds: Callable[[Any], Any]) 
         ValueError: if the value is known and the condition fails.
         RuntimeError: at run time, if it is traced and the condition fails.
     """
-    if isinstance(value, str | bytes):
+    traced = not is_concrete(value)
+    known = value if traced else np.asarray(value)
+    if jnp.issubdtype(known.dtype, jnp.complexfloating):
+        raise ValueError(f"Argument `{name}` must be real, but has dtype {known.dtype}.")
+    if known.dtype.kind in "OSU":
         raise ValueError(f"Argument `{name}` must {requirement}, but is {value!r}.")
-    if not is_concrete(value):
+    if traced:
         if not _TRACED_CHECKS.get():
             return value
         return eqx.error_if(value, ~jnp.all(holds(value)), f"Argument `{name}` must {requirement}.")
-    looks_like_array = hasattr(value, "__array__") or isinstance(value, int | float | complex)
-    if looks_like_array and not np.all(holds(np.asarray(value))):
-        shown = np.asarray(value)
-        raise ValueError(f"Argument `{name}` must {requirement}, but is {shown if shown.size <= 6 else '...'}.")
+    if not np.all(holds(known)):
+        raise ValueError(f"Argument `{name}` must {requirement}, but is {known if known.size <= 6 else '...'}.")
     return value
 
 
@@ -152,6 +163,51 @@ def check_finite(name: str, value: Any) -> Any:
 def check_positive(name: str, value: Any) -> Any:
     """Return a value that is finite and above zero."""
     return check(name, value, "be positive and finite", lambda x: (x > 0) & (x < math.inf))
+
+
+def check_within(name: str, value: Any, low: float, high: float) -> None:
+    """Refuse what is not one known number between two others."""
+    check_scalar(name, value)
+    check(name, value, f"lie in ({low:g}, {high:g})", lambda x: (x > low) & (x < high))
+
+
+def check_positive_number(name: str, value: Any) -> Any:
+    """Return one number that is finite and above zero."""
+    check_scalar(name, value)
+    return check_positive(name, value)
+
+
+def check_flags(**given: Any) -> None:
+    """Refuse what is neither true nor false."""
+    for name, value in given.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"Argument `{name}` must be true or false, but is {value!r}.")
+
+
+def check_texts(**given: Any) -> None:
+    """Refuse what is no string."""
+    for name, value in given.items():
+        check_type(name, value, str)
+
+
+def check_path(name: str, value: Any) -> None:
+    """Refuse what names no file."""
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise ValueError(f"Argument `{name}` must be a path, but is {value!r}.")
+
+
+def check_function(name: str, value: Any) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        raise ValueError(f"Argument `{name}` must be a function, but is {type(value).__name__}.")
+
+
+def check_key(name: str, value: Any) -> None:
+    """Refuse what is no random key."""
+    try:
+        jax.random.key_data(value)
+    except (TypeError, ValueError, AttributeError):
+        raise ValueError(f"Argument `{name}` must be a random key of JAX, but is {value!r}.") from None
 
 
 def check_type(name: str, value: Any, kind: type) -> None:
@@ -181,8 +237,7 @@ def check_positions(name: str, value: Any) -> Any:
 
 def check_level(level: float) -> None:
     """Refuse what is not a probability within (0, 1)."""
-    if not 0 < level < 1:
-        raise ValueError(f"Argument `level` must lie in (0, 1), but is {level}.")
+    check_within("level", level, 0, 1)
 
 
 def check_at_least(name: str, value: int, smallest: int) -> None:
@@ -220,7 +275,7 @@ def check_increasing(name: str, value: Any) -> Any:
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Refuse what is not one of the names that there are."""
     known = tuple(choices)
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"Argument `{name}` must be one of {', '.join(known)}, but is {value!r}.")
 
 
@@ -241,12 +296,12 @@ def check_angles(name: str, value: Any) -> Any:
 
 def finite_array(name: str) -> Callable[[Any], Shaped[Array, "..."]]:
     """Converter for a field that holds finite numbers."""
-    return lambda value: check_finite(name, as_floats(value))
+    return lambda value: check_finite(name, as_floats(name, value))
 
 
 def positive_array(name: str) -> Callable[[Any], Shaped[Array, "..."]]:
     """Converter for a field that holds positive numbers."""
-    return lambda value: check_positive(name, as_floats(value))
+    return lambda value: check_positive(name, as_floats(name, value))
 
 
 def finite_scalar(name: str) -> Callable[[Any], Scalar]:
@@ -262,7 +317,7 @@ def positive_scalar(name: str) -> Callable[[Any], Scalar]:
 def _scalar(name: str, checked: Callable[[str, Any], Any]) -> Callable[[Any], Scalar]:
     def convert(value: Any) -> Scalar:
         check_scalar(name, value)
-        return as_float(checked(name, value))
+        return as_floats(name, checked(name, value))
 
     return convert
 

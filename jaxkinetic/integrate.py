@@ -13,13 +13,28 @@ import optimistix as optx
 from jaxtyping import Array, Float, PyTree
 
 from jaxkinetic._bounds import check_sensible
-from jaxkinetic._types import Scalar, check_at_least, check_increasing, check_positive, check_times, is_concrete
+from jaxkinetic._types import (
+    Scalar,
+    as_numbers,
+    check_at_least,
+    check_flags,
+    check_increasing,
+    check_positive_number,
+    check_times,
+    check_type,
+    is_concrete,
+)
 
 
 def _meter(progress: bool | diffrax.AbstractProgressMeter) -> diffrax.AbstractProgressMeter:
     if isinstance(progress, diffrax.AbstractProgressMeter):
         return progress
+    check_flags(progress=progress)
     return diffrax.TqdmProgressMeter() if progress else diffrax.NoProgressMeter()
+
+
+def _step(step: Any) -> Any:
+    return None if step is None else check_positive_number("step", step)
 
 
 class Solve(eqx.Module):
@@ -42,7 +57,7 @@ class Solve(eqx.Module):
     solver: diffrax.AbstractSolver = eqx.field(default_factory=diffrax.Dopri8)
     rtol: float | None = eqx.field(default=None, static=True)
     atol: float | None = eqx.field(default=None, static=True)
-    step: float | Scalar | None = None
+    step: float | Scalar | None = eqx.field(default=None, converter=_step)
     controller: diffrax.AbstractStepSizeController | None = None
     adjoint: diffrax.AbstractAdjoint | None = None
     max_steps: int = eqx.field(default=4096, static=True)
@@ -50,11 +65,19 @@ class Solve(eqx.Module):
     throw: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self):
-        for name in ("rtol", "atol", "step"):
+        for name in ("rtol", "atol"):
             value = getattr(self, name)
             if value is not None:
-                check_positive(name, value)
+                check_positive_number(name, value)
         check_at_least("max_steps", self.max_steps, 1)
+        check_type("solver", self.solver, diffrax.AbstractSolver)
+        for name, kind in (
+            ("controller", diffrax.AbstractStepSizeController),
+            ("adjoint", diffrax.AbstractAdjoint),
+        ):
+            if getattr(self, name) is not None:
+                check_type(name, getattr(self, name), kind)
+        check_flags(throw=self.throw)
         if self.step is not None and (self.rtol is not None or self.atol is not None):
             raise ValueError("Argument `step` must be None where `rtol` or `atol` is given.")
         if self.controller is not None and (self.step, self.rtol, self.atol) != (None, None, None):
@@ -98,7 +121,7 @@ class Solution(eqx.Module):
 
 def as_times(times: Any, dtype: Any = None) -> Float[Array, " time"]:
     """Convert saved times to an array; refuse what is unsorted, negative, not finite or not one-dimensional."""
-    given = times if isinstance(times, jax.Array) else np.asarray(times, dtype=float)
+    given = times if isinstance(times, jax.Array) else as_numbers("times", times)
     if np.ndim(given) == 0:
         given = given[None]
     given = check_times("times", check_increasing("times", given))

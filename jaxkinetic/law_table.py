@@ -123,6 +123,9 @@ def read_toml(path: Path, known: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: if the file cannot be read, is not TOML, or holds another key.
     """
+    from jaxkinetic._types import check_path
+
+    check_path("path", path)
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

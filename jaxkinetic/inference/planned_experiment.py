@@ -27,6 +27,7 @@ from jaxkinetic._types import (
     check_finite,
     check_level,
     check_positions,
+    check_scalar,
     check_type,
     trusted,
 )
@@ -142,6 +143,7 @@ def plan_experiment(
         )
     counts = np.broadcast_to(counts, at.shape).astype(float)
     for name, value in (("c0", c0), ("c1", c1)):
+        check_scalar(name, value)
         check_finite(name, value)
     if c1 < 0:
         raise ValueError(f"Argument `c1` must not be negative, but is {c1}.")
@@ -192,7 +194,7 @@ def spectrum(
 
 
 def _positions(sources):
-    at = np.asarray(sources, dtype=float)
+    at = as_numbers("sources", sources)
     if at.ndim != 1 or at.size == 0:
         raise ValueError(f"Argument `sources` must be a non-empty one-dimensional array, but has shape {at.shape}.")
     check_positions("sources", at)

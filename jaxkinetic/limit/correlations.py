@@ -189,7 +189,7 @@ def check_sources(source: Any, name: str = "source") -> Float[Array, "..."]:
         raise ValueError(
             f"Argument `{name}` must be a scalar or one-dimensional, but has shape {np.shape(source)}."
         )
-    return check(name, as_floats(source), "lie in (0, 1)", lambda x: (x > 0) & (x < 1))
+    return check(name, as_floats(name, source), "lie in (0, 1)", lambda x: (x > 0) & (x < 1))
 
 
 def _first_resolution(model, prompts, sources, observables, tolerance) -> Resolution:

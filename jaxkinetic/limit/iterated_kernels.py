@@ -24,7 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxkinetic._types import Scalar, as_float, check_at_least, check_times, is_concrete
+from jaxkinetic._types import (
+    Scalar,
+    as_float,
+    check_at_least,
+    check_positive_number,
+    check_times,
+    check_within,
+    is_concrete,
+)
 from jaxkinetic.limit import piecewise_gauss
 from jaxkinetic.limit.closed_form import mode_weights
 from jaxkinetic.limit.piecewise_gauss import Panels
@@ -224,12 +232,15 @@ def iterated_kernels(
         raise ValueError(
             f"Argument `positions` must be PositionalWeights, such as ALiBi, but is {type(positions).__name__}."
         )
-    if not is_concrete(smallest_source) or not 0 < smallest_source < 1:
+    if not is_concrete(smallest_source):
         raise ValueError(f"Argument `smallest_source` must be a number in (0, 1), but is {smallest_source}.")
+    check_within("smallest_source", smallest_source, 0, 1)
     check_at_least("n_terms", n_terms, 1)
     check_at_least("n_nodes", n_nodes, 4)
     dtype, smallest = positions.dtype, float(smallest_source)
-    if tolerance is None:
+    if tolerance is not None:
+        check_positive_number("tolerance", tolerance)
+    else:
         tolerance = 1e-8 if dtype == jnp.float64 else 1e-3
     grid, quadrature = piecewise_gauss.build(smallest, positions.breaks, n_nodes, dtype)
     values = _iterate(positions, grid, quadrature, n_terms)

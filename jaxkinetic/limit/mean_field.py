@@ -87,7 +87,7 @@ class MeanField(eqx.Module):
                 "`characteristics` and `weights`, or at `modes`."
             )
         modes = self.modes(time, sigma)
-        theta = as_floats(theta).astype(self.ts.dtype)
+        theta = as_floats("theta", theta).astype(self.ts.dtype)
         if theta.ndim != 1:
             raise ValueError(f"Argument `theta` must be one-dimensional, but has shape {theta.shape}.")
         theta = check_finite("theta", theta)
@@ -214,7 +214,7 @@ def tabulate(prompts: PromptLaw, method: Method, n_nodes: int, n_modes: int, dty
     sigma = jnp.asarray(chebyshev.nodes(n_nodes), dtype)
     if prompts.atoms is not None:
         weights = jax.vmap(prompts.atom_probabilities)(sigma)
-        check_probabilities(weights)
+        weights = check_probabilities(weights)
         return jnp.asarray(prompts.atoms, dtype), weights.astype(dtype)
     # All modes of the law, so that the tails see those that the solution leaves out.
     seen = max(2 * n_modes, prompts.n_modes or 0)
@@ -282,7 +282,7 @@ def check_law(prompts: Any, method: Any) -> Literal["fourier", "characteristics"
 
 def as_positions(sigma: Any, dtype: Any) -> Float[Array, "*shape"]:
     """Convert positions sigma; raise unless they lie in (0, 1]."""
-    return check_positions("sigma", as_floats(sigma)).astype(dtype)
+    return check_positions("sigma", as_floats("sigma", sigma)).astype(dtype)
 
 
 def wanted_modes(n_modes: int | None, found: int) -> int:

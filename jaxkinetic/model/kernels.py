@@ -27,7 +27,9 @@ from jaxkinetic._types import (
     check,
     check_at_least,
     check_finite,
+    check_function,
     check_positive,
+    check_positive_number,
     check_scalar,
     finite_array,
     is_concrete,
@@ -199,6 +201,7 @@ class SmoothKernel(Kernel):
     _n_modes: int = eqx.field(static=True)
 
     def __init__(self, function: Callable[[Array], Array], n_modes: int | None = None):
+        check_function("function", function)
         self.function = function
         if n_modes is not None:
             check_at_least("n_modes", n_modes, 1)
@@ -265,7 +268,11 @@ def required_modes(beta: float, dtype: jnp.dtype | type | None = None) -> int:
         >>> [jk.required_modes(beta, np.float64) for beta in (0.1, 1.0, 10.0)]
         [9, 14, 31]
     """
-    eps = float(jnp.finfo(dtype or jnp.result_type(float)).eps)
+    check_positive_number("beta", beta)
+    try:
+        eps = float(jnp.finfo(dtype or jnp.result_type(float)).eps)
+    except (TypeError, ValueError):
+        raise ValueError(f"Argument `dtype` must be a floating-point type, but is {dtype!r}.") from None
     # I_n falls like e^{-n^2 / (2 beta)} up to n ~ beta, and faster beyond.
     count = 32 + math.ceil(min(2 * beta, 64.0) + 12 * math.sqrt(beta))
     ratios, ratio = np.zeros(count), 0.0

@@ -1,7 +1,7 @@
 """Layers: what moves the tokens of a prompt, d x_j / dt = v_j(x). Their velocities add in `Sum`."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -69,12 +69,12 @@ class Sum(Layer):
     shares: Float[Array, " layer"]
 
     def __init__(self, layers: Sequence[Layer], shares: Any = None):
-        self.layers = tuple(layers)
+        self.layers = tuple(layers) if isinstance(layers, Iterable) else (layers,)
         if not self.layers:
             raise ValueError("Argument `layers` must hold at least one layer, but is empty.")
         for layer in self.layers:
             check_type("layers", layer, Layer)
-        self.shares = finite_array("shares")(jnp.ones(len(self.layers)) if shares is None else jnp.asarray(shares))
+        self.shares = finite_array("shares")(jnp.ones(len(self.layers)) if shares is None else shares)
         if self.shares.shape != (len(self.layers),):
             raise ValueError(
                 f"Argument `shares` must have shape ({len(self.layers)},), one for each layer, but has shape "

@@ -23,6 +23,7 @@ from jaxkinetic._types import (
     PRNGKeyArray,
     Scalar,
     as_floats,
+    check,
     check_at_least,
     check_finite,
     finite_array,
@@ -33,6 +34,8 @@ from jaxkinetic._types import (
 _TWO_PI = 2 * np.pi
 # Of a wrapped normal law: seven images hold all of a width below 1.5, eight modes all of one above.
 _WIDE, _IMAGES, _WIDE_MODES = 1.5, 3, 8
+# Rounding of a density that touches zero.
+_LEAST_DENSITY = -1e-6
 # Positions at which laws are checked: not evenly spaced, so that no wave hides between them.
 _EVERYWHERE = np.sin(np.pi * np.arange(129) / 256) ** 2
 
@@ -128,7 +131,11 @@ class CodewordPrompts(PromptLaw):
     probabilities: Callable[[Array], Any]
 
     def __init__(self, probabilities: Callable[[Array], Any] | Array | np.ndarray | list[float]):
-        self.probabilities = probabilities if callable(probabilities) else _Constant(as_floats(probabilities))
+        if callable(probabilities):
+            self.probabilities = probabilities
+        else:
+            given = as_floats("probabilities", probabilities)
+            self.probabilities = _Constant(check_probabilities(given) if given.ndim == 1 else given)
         p = jax.vmap(self.atom_probabilities)(jnp.asarray(_EVERYWHERE))
         if p.ndim != 2 or p.shape[1] < 2:
             raise ValueError(
@@ -139,7 +146,7 @@ class CodewordPrompts(PromptLaw):
 
     def atom_probabilities(self, sigma: Float[Array, ""]) -> Float[Array, " word"]:
         """Probabilities p_m(sigma) as an array (M,), whatever form the callable returns them in."""
-        return as_floats(self.probabilities(sigma))
+        return as_floats("probabilities", self.probabilities(sigma))
 
     @property
     def vocab_size(self) -> int:
@@ -180,7 +187,13 @@ class DensityPrompts(PromptLaw):
 
     def __init__(self, modes: Callable[[Array], Array] | Array | np.ndarray | list[complex]):
         self.modes = modes if callable(modes) else _Constant(_as_modes(modes))
-        check_density(self.sampled_density())
+        density = self.sampled_density()
+        check_density(density)
+        if not callable(modes) and not is_concrete(density):
+            wrong = ~jnp.all(density >= _LEAST_DENSITY)
+            self.modes = _Constant(
+                eqx.error_if(_as_modes(modes), wrong, "Argument `modes` must be finite and give a density.")
+            )
 
     @property
     def n_modes(self) -> int:
@@ -284,24 +297,23 @@ class _Constant(eqx.Module):
         return self.value
 
 
-def check_probabilities(p: Float[Array, "position word"]) -> None:
-    """Refuse probabilities that are negative or do not sum to one."""
-    check_finite("probabilities", p)
+def check_probabilities(p: Float[Array, "*position word"]) -> Float[Array, "*position word"]:
+    """Return probabilities that are not negative and sum to one."""
+    tolerance = 1e-10 if p.dtype == np.float64 else 1e-5
+    p = check("probabilities", check_finite("probabilities", p), "not be negative", lambda x: x >= 0)
     if not is_concrete(p):
-        return
-    values = np.asarray(p)
-    if values.min() < 0:
-        raise ValueError(f"Argument `probabilities` must not be negative, but reaches {values.min():g}.")
-    sums = values.sum(axis=1)
+        return check("probabilities", p, "sum to one", lambda x: abs(x.sum(axis=-1) - 1) <= tolerance)
+    sums = np.asarray(p).sum(axis=-1).ravel()
     worst = sums[np.argmax(np.abs(sums - 1))]
-    if abs(worst - 1) > (1e-10 if values.dtype == np.float64 else 1e-5):
+    if abs(worst - 1) > tolerance:
         raise ValueError(f"Argument `probabilities` must sum to one, but sums to {worst:.12g}.")
+    return p
 
 
 def check_density(values: Float[Array, "position angle"]) -> None:
     """Refuse a density that goes negative."""
     check_finite("modes", values)
-    if is_concrete(values) and values.min() < -1e-6:
+    if is_concrete(values) and values.min() < _LEAST_DENSITY:
         raise ValueError(f"Argument `modes` must give a density, but it goes negative: {float(values.min()):g}.")
 
 

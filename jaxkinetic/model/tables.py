@@ -20,7 +20,7 @@ class Polynomials(eqx.Module):
         ValueError: if the coefficients are no table of numbers.
     """
 
-    coefficients: Float[Array, "row degree"] = eqx.field(converter=as_floats)
+    coefficients: Float[Array, "row degree"] = eqx.field(converter=lambda x: as_floats("coefficients", x))
 
     def __check_init__(self):
         if self.coefficients.ndim != 2 or self.coefficients.size == 0:
@@ -48,7 +48,7 @@ class Waves(eqx.Module):
 
     cos: Polynomials
     sin: Polynomials
-    turn: Float[Array, " row"] = eqx.field(converter=as_floats)
+    turn: Float[Array, " row"] = eqx.field(converter=lambda x: as_floats("turn", x))
     orders: tuple[int, ...] = eqx.field(static=True)
 
     def __call__(self, sigma: Scalar) -> Complex[Array, " mode"]:

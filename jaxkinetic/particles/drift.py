@@ -1,6 +1,6 @@
 """The velocity of a prompt, checked: in linear time, and over all pairs as the reference."""
 
-from jaxkinetic._types import Angles, check_angles
+from jaxkinetic._types import Angles, check_angles, check_type
 from jaxkinetic.model import Layer
 
 
@@ -22,6 +22,7 @@ def spectral_drift(model: Layer, theta: Angles) -> Angles:
         ValueError: on angles of the wrong shape or dtype, or not finite.
         RuntimeError: if beta is traced and the kernel's modes do not resolve it.
     """
+    check_type("model", model, Layer)
     return model.velocity(model.check_resolved(check_angles("theta", theta)))
 
 
@@ -35,4 +36,5 @@ def pairwise_drift(model: Layer, theta: Angles) -> Angles:
     Returns:
         Velocities d theta_j / dt of (1.1), (N,).
     """
+    check_type("model", model, Layer)
     return model.pairwise_velocity(check_angles("theta", theta))

@@ -6,7 +6,7 @@ results do not depend on batches, devices or restarts, and ensembles of disjoint
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from jaxkinetic._show import Shown
-from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
+from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive, check_type
 
 BLOCK = 32
 # Default memory budget in bytes on each device.
@@ -167,7 +167,10 @@ def check_first(first: int) -> None:
 
 def local_devices(devices: Sequence[Any] | None) -> tuple[Any, ...]:
     """The given devices, or all of this process."""
-    chosen = tuple(jax.local_devices() if devices is None else devices)
+    given = jax.local_devices() if devices is None else devices
+    chosen = tuple(given) if isinstance(given, Iterable) else (given,)
+    for device in chosen:
+        check_type("devices", device, jax.Device)
     if not chosen:
         raise ValueError("Argument `devices` must hold at least one device, but is empty.")
     return chosen

@@ -7,7 +7,7 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array, Bool, Float
 
-from jaxkinetic._types import Angles, check_angles, is_concrete, trusted
+from jaxkinetic._types import Angles, check_angles, check_function, check_type, is_concrete, trusted
 from jaxkinetic.integrate import Solve, as_times, integrate
 from jaxkinetic.model import Layer
 
@@ -65,6 +65,11 @@ def simulate(
         ValueError: on angles of the wrong shape or dtype, or times unsorted, negative or not finite.
         RuntimeError: if the solve fails and ``options.throw`` is on.
     """
+    check_type("model", model, Layer)
+    if options is not None:
+        check_type("options", options, Solve)
+    if drift is not None:
+        check_function("drift", drift)
     theta0 = model.check_resolved(check_angles("theta0", theta0))
     ts = as_times(times, theta0.dtype)
     chosen = (Solve() if options is None else options).with_adjoint(model, theta0, ts)

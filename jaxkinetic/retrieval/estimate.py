@@ -12,13 +12,20 @@ from jaxtyping import Float
 
 from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
-from jaxkinetic._types import PRNGKeyArray, check_at_least, check_positive
+from jaxkinetic._types import (
+    PRNGKeyArray,
+    check_at_least,
+    check_flags,
+    check_key,
+    check_positive_number,
+    check_type,
+)
 from jaxkinetic.model import Layer, PromptLaw
 from jaxkinetic.particles.ensemble import BLOCK, MEMORY, Moments, check_first, local_devices
 from jaxkinetic.retrieval.band import simultaneous_factor
 from jaxkinetic.retrieval.estimators import Estimator
 from jaxkinetic.retrieval.profile_ensemble import ProfileEnsemble, prepare_profile
-from jaxkinetic.retrieval.steps import settle_ensemble
+from jaxkinetic.retrieval.steps import check_steps, settle_ensemble
 from jaxkinetic.retrieval.window import Accuracy, level
 
 
@@ -147,7 +154,13 @@ def estimate_profile(
     """
     check_at_least("n_prompts", n_prompts, 1)
     check_sensible(n_prompts=n_prompts)
-    check_positive("memory", memory)
+    check_positive_number("memory", memory)
+    check_key("key", key)
+    check_flags(joint=joint, progress=progress)
+    if n_steps is not None:
+        check_steps(n_steps)
+    if onto is not None:
+        check_type("onto", onto, ProfileEstimate)
     here = local_devices(devices)
     check_first(first)
     ensemble = prepare_profile(

@@ -136,6 +136,7 @@ def law_profile(
     check_scalar("time", time)
     check_sensible(time=time, vocab_size=vocab_size)
     time = as_float(check_times("time", time))
+    check_type("prompts", prompts, PromptLaw)
     if np.ndim(sources) != 1:
         raise ValueError(
             f"Argument `sources` must be a non-empty one-dimensional array, but has shape {np.shape(sources)}."

@@ -13,10 +13,13 @@ from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     Scalar,
     as_float,
+    as_numbers,
     check_at_least,
     check_positions,
+    check_positive_number,
     check_scalar,
     check_times,
+    check_type,
     is_concrete,
 )
 from jaxkinetic.integrate import Solve
@@ -67,12 +70,22 @@ def retrieval_profile(
         RuntimeError: if the limit of another law, or of other weights, is not resolved.
     """
     time = check_profile(model, time, vocab_size)
-    given = sources if is_concrete(sources) is False else np.asarray(sources, dtype=float)
+    given = sources if is_concrete(sources) is False else as_numbers("sources", sources)
     if np.ndim(given) != 1 or np.size(given) == 0:
         raise ValueError(
             f"Argument `sources` must be a non-empty one-dimensional array, but has shape {np.shape(given)}."
         )
     positions = jnp.asarray(check_positions("sources", given), dtype=jnp.result_type(time))
+    for name, value, kind in (
+        ("prompts", prompts, PromptLaw), ("resolution", resolution, Resolution), ("options", options, Solve),
+    ):  # fmt: skip
+        if value is not None:
+            check_type(name, value, kind)
+    for name, size, least in (("n_terms", n_terms, 1), ("n_nodes", n_nodes, 4)):
+        if size is not None:
+            check_at_least(name, size, least)
+    if tolerance is not None:
+        check_positive_number("tolerance", tolerance)
     if prompts is not None and not prompts.is_uniform:
         return law_profile(
             model,
@@ -124,6 +137,7 @@ def profile_modes(model: CausalAttention, vocab_size: int) -> tuple[Float[Array,
 
 def check_profile(model: CausalAttention, time: Any, vocab_size: int) -> Scalar:
     """Check the arguments of a profile and return the depth; it carries the checks of traced parameters."""
+    check_type("model", model, CausalAttention)
     check_at_least("vocab_size", vocab_size, 2)
     check_scalar("time", time)
     check_sensible(time=time, vocab_size=vocab_size)

@@ -15,10 +15,11 @@ from jaxkinetic._bounds import check_sensible
 from jaxkinetic._types import (
     PRNGKeyArray,
     as_float,
+    as_numbers,
     check_at_least,
     check_choice,
-    check_positive,
-    check_scalar,
+    check_flags,
+    check_positive_number,
     check_type,
 )
 from jaxkinetic.integrate import reason
@@ -132,8 +133,9 @@ def prepare_profile(
     law = UniformPrompts() if prompts is None else prompts
     check_type("model", model, Layer)
     check_type("prompts", law, PromptLaw)
-    check_scalar("time", time)
-    check_positive("time", time)
+    check_positive_number("time", time)
+    if control_variate is not None:
+        check_flags(control_variate=control_variate)
     check_at_least("vocab_size", vocab_size, 2)
     check_at_least("n_tokens", n_tokens, 2)
     check_sensible(time=time, vocab_size=vocab_size, n_tokens=n_tokens)
@@ -224,7 +226,7 @@ def source_tokens(sources: Any, n_tokens: int, every_token: bool) -> Int[np.ndar
         if every_token or n_tokens - 1 <= _FEW:
             return np.arange(n_tokens - 1)
         sources = np.arange(1, _FEW + 1) / (_FEW + 1)
-    given = np.asarray(sources, dtype=float)
+    given = as_numbers("sources", sources)
     if given.ndim != 1 or given.size == 0:
         raise ValueError(
             f"Argument `sources` must be a non-empty one-dimensional array, but has shape {given.shape}."

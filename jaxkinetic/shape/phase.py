@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkinetic._bounds import check_sensible
-from jaxkinetic._types import Scalar, check_finite, check_positive, check_times, round_up, trusted
+from jaxkinetic._types import Scalar, as_numbers, check_finite, check_positive, check_times, round_up, trusted
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import CausalAttention, required_modes
 from jaxkinetic.model.positions import log_sinhc, require_alibi
@@ -143,7 +143,7 @@ def phase_edges(
 
 def _points(**given):
     """Checked and broadcast arrays."""
-    arrays = {name: np.asarray(value, dtype=jnp.result_type(float)) for name, value in given.items()}
+    arrays = {name: as_numbers(name, value).astype(jnp.result_type(float)) for name, value in given.items()}
     check_sensible(**arrays)
     check_positive("beta", arrays["beta"])
     check_finite("lam", arrays["lam"])

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from jaxkinetic import theories
 from jaxkinetic._show import Shown
-from jaxkinetic._types import Scalar, as_numbers, check_choice, check_type, round_up, trusted
+from jaxkinetic._types import Scalar, as_numbers, check_choice, check_type, check_within, round_up, trusted
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import CausalAttention
 from jaxkinetic.model.positions import require_alibi
@@ -123,8 +123,7 @@ def u_sensitivity(
     """
     theory = theories.paper() if theory is None else theory
     check_type("theory", theory, ModelTheory)
-    if not 0 < edge < 0.5:
-        raise ValueError(f"Argument `edge` must lie in (0, 1/2), but is {edge}.")
+    check_within("edge", edge, 0, 0.5)
     point = theory.in_order(values)
     model = theory.model(*jnp.asarray(point))
     lam = float(require_alibi(model.positions, "`u_sensitivity`", _ONLY_ALIBI).lam)

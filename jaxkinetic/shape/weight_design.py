@@ -23,11 +23,12 @@ from jaxkinetic._show import Shown
 from jaxkinetic._types import (
     Scalar,
     as_float,
+    as_numbers,
     check_at_least,
     check_choice,
     check_finite,
     check_positions,
-    check_positive,
+    check_positive_number,
     check_scalar,
     require_double,
     trusted,
@@ -130,10 +131,11 @@ def design_weights(
     if not isinstance(kernel, Kernel):
         raise ValueError(f"Argument `kernel` must be a Kernel, but is {type(kernel).__name__}.")
     require_double("Designs")
-    check_scalar("time", time)
-    check_positive("time", time)
+    check_positive_number("time", time)
     check_at_least("vocab_size", vocab_size, 2)
     check_at_least("n_knots", n_knots, 4)
+    check_at_least("n_terms", n_terms, 1)
+    check_choice("family", family, ("spline", "exponentials", "power-law"))
     check_sensible(time=time, vocab_size=vocab_size, n_knots=n_knots, n_terms=n_terms)
     at, wanted = _check_target(target, sources)
     alibi = alibi_of_mean_distance(mean_distance)
@@ -232,7 +234,7 @@ def _check_target(target: Any, sources: Any) -> tuple[np.ndarray, np.ndarray]:
         if target is not None:
             raise ValueError("Argument `sources` must be given with `target`: the positions at which it is given.")
         sources = np.linspace(0.05, 0.95, 61)
-    at = np.asarray(sources, dtype=float)
+    at = as_numbers("sources", sources)
     if at.ndim != 1 or at.size < 3:
         raise ValueError(
             f"Argument `sources` must be one-dimensional with at least 3 positions, but has shape {at.shape}."
@@ -240,7 +242,7 @@ def _check_target(target: Any, sources: Any) -> tuple[np.ndarray, np.ndarray]:
     check_positions("sources", at)
     if not np.all(np.diff(at) > 0) or at[-1] >= 1:
         raise ValueError("Argument `sources` must increase strictly and end below 1.")
-    wanted = np.zeros_like(at) if target is None else np.asarray(target, dtype=float)
+    wanted = np.zeros_like(at) if target is None else as_numbers("target", target)
     if wanted.shape != at.shape:
         raise ValueError(
             f"Argument `target` must have shape {at.shape}, as `sources`, but has shape {wanted.shape}."

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxkinetic._types import check_at_least, check_finite, check_positive, check_seed
+from jaxkinetic._types import check_at_least, check_finite, check_positive, check_positive_number, check_seed
 from jaxkinetic.law_table import LAWS, build_law, check_keys, number, read_toml
 from jaxkinetic.model import ALiBi, CausalAttention, ExpCosine, PromptLaw
 from jaxkinetic.particles.ensemble import BLOCK, Moments
@@ -348,6 +348,15 @@ def _values(name: str, given: Any) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
         raise ValueError(f"Argument `{name}` must hold different values, but is {values}.")
     return tuple(values)
+
+
+def check_goals(*, standard_error: float | None = None, **prompts: int | None) -> None:
+    """Raise unless every goal that is given is one: an error above zero, or blocks of prompts."""
+    if standard_error is not None:
+        check_positive_number("standard_error", standard_error)
+    for name, value in prompts.items():
+        if value is not None:
+            _check_blocks(name, value)
 
 
 def _check_blocks(name: str, value: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jaxkinetic._types import check_path
 from jaxkinetic.sweep.at_exit import wait_at_exit
 
 _SCHEMES = ("s3", "gs")
@@ -49,10 +50,9 @@ def parse_location(store: str | Path) -> Location:
     Raises:
         ValueError: on other schemes, URLs without bucket or prefix, and folders of other hosts.
     """
+    check_path("store", store)
     match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/*(.*?)/*", str(store), re.S)
     if match is None:
-        if not str(store):
-            raise ValueError("Argument `store` must be a folder or a URL, but is empty.")
         if not Path(store).absolute().name:
             raise ValueError(f"Argument `store` must be a folder within another, but is {store}.")
         return Location("file", "", str(store))

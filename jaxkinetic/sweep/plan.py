@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxkinetic._types import check_positive
+from jaxkinetic._types import check_positive_number, check_type
 from jaxkinetic.particles.ensemble import BLOCK, MEMORY, Moments, batch_size, local_devices
 from jaxkinetic.retrieval.steps import choose_steps
-from jaxkinetic.sweep.config import Point, SweepConfig
+from jaxkinetic.sweep.config import Point, SweepConfig, check_goals
 from jaxkinetic.sweep.contents import check_same
 from jaxkinetic.sweep.cost import evaluations, expected_prompts, relative_cost
 from jaxkinetic.sweep.location import parse_location
@@ -82,7 +82,8 @@ def plan_sweep(
         ValueError: as `run_sweep`.
     """
     here = local_devices(devices)
-    check_positive("memory", memory)
+    check_type("config", config, SweepConfig)
+    check_positive_number("memory", memory)
     found = None if store is None else read_store(store)
     if store is not None and found is not None:
         check_same(found.config, config, parse_location(store))
@@ -104,7 +105,8 @@ def plan_extension(
         ValueError: as `extend_sweep`, and if there is no store.
     """
     here = local_devices(devices)
-    check_positive("memory", memory)
+    check_positive_number("memory", memory)
+    check_goals(n_prompts=n_prompts, standard_error=standard_error, max_prompts=max_prompts)
     found = read_store(store)
     if found is None:
         raise ValueError(f"Argument `store` must be a sweep's store, but there is none at {store}.")

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from jaxkinetic._types import check_positive
+from jaxkinetic._types import check_flags, check_positive_number, check_type
 from jaxkinetic.particles.ensemble import BLOCK, MEMORY, local_devices
-from jaxkinetic.sweep.config import Point, SweepConfig
+from jaxkinetic.sweep.config import Point, SweepConfig, check_goals
 from jaxkinetic.sweep.cost import evaluations
 from jaxkinetic.sweep.first_process import on_first
 from jaxkinetic.sweep.preparation import Prepared, first_state, naming, prepare_points
@@ -53,7 +53,9 @@ def run_sweep(
         UserWarning: if a damaged store was repaired, or if versions or device have changed.
     """
     here = local_devices(devices)
-    check_positive("memory", memory)
+    check_type("config", config, SweepConfig)
+    check_flags(progress=progress)
+    check_positive_number("memory", memory)
     ready = Prepared() if on_first(lambda: holds_sweep(store)) else prepare_points(config, memory, here, progress)
     with contextlib.ExitStack() as stack:
         writer = _Writer(stack, store)
@@ -91,7 +93,9 @@ def extend_sweep(
         StoreError: as `run_sweep`; with goals, also if the store is damaged.
     """
     here = local_devices(devices)
-    check_positive("memory", memory)
+    check_flags(progress=progress)
+    check_positive_number("memory", memory)
+    check_goals(n_prompts=n_prompts, standard_error=standard_error, max_prompts=max_prompts, chunk=chunk)
     goals = {"n_prompts": n_prompts, "standard_error": standard_error, "max_prompts": max_prompts, "chunk": chunk}
     given = {name: value for name, value in goals.items() if value is not None}
     with contextlib.ExitStack() as stack:

@@ -6,7 +6,15 @@ from typing import Any, Literal
 import equinox as eqx
 import numpy as np
 
-from jaxkinetic._types import as_numbers, check_choice, check_finite, check_positive
+from jaxkinetic._types import (
+    as_numbers,
+    check_choice,
+    check_finite,
+    check_positive,
+    check_positive_number,
+    check_scalar,
+    check_texts,
+)
 
 SCALES = ("linear", "log", "asinh")
 _EDGE = 0.01
@@ -36,11 +44,14 @@ class Parameter(eqx.Module):
     meaning: str = eqx.field(static=True, default="")
 
     def __check_init__(self):
+        check_texts(name=self.name, symbol=self.symbol, meaning=self.meaning)
+        for name in ("low", "high"):
+            check_scalar(name, getattr(self, name))
         if not self.name.isidentifier():
             raise ValueError(f"Argument `name` must be a name as Python has them, but is {self.name!r}.")
         check_choice("scale", self.scale, SCALES)
         check_finite(f"{self.name}_range", np.array([self.low, self.high]))
-        check_positive("width", self.width)
+        check_positive_number("width", self.width)
         if self.scale == "log":
             check_positive(f"{self.name}_range", np.array([self.low, self.high]))
         if not self.low < self.high:

@@ -1,7 +1,7 @@
 """A theory of a retrieval curve, and theories made of a function or of a model of attention."""
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +11,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxkinetic._bounds import check_sensible
-from jaxkinetic._types import Scalar, as_float, as_numbers, check_positive, trusted
+from jaxkinetic._types import (
+    Scalar,
+    as_float,
+    as_numbers,
+    check_function,
+    check_positive_number,
+    check_texts,
+    trusted,
+)
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import CausalAttention
 from jaxkinetic.model.positions import require_alibi
@@ -197,8 +205,9 @@ def of_function(
         parameters: what the values are, in their order.
         name: what to call it; the function's name if None.
     """
-    if not callable(function):
-        raise ValueError(f"Argument `function` must be a function, but is {type(function).__name__}.")
+    check_function("function", function)
+    if name is not None:
+        check_texts(name=name)
     parameters = _checked(parameters)
     theory = FunctionTheory(name or getattr(function, "__name__", "shape"), parameters, function)
     what = f"positions and values and return one number a position, for {len(parameters)} parameters"
@@ -225,8 +234,8 @@ def of_model(
         vocab_size: vocabulary size M >= 2 of the decoder; it need not be whole.
         name: what to call it.
     """
-    if not callable(build):
-        raise ValueError(f"Argument `build` must be a function, but is {type(build).__name__}.")
+    check_function("build", build)
+    check_texts(name=name)
     theory = ModelTheory(name, _checked(parameters), build, checked_depth(time, vocab_size), vocab_size)
     what = f"values and return a model, for {len(theory.parameters)} parameters"
     made = _try_out("build", what, theory.model, *_middle(theory))
@@ -252,11 +261,11 @@ def checked_depth(time: Any, vocab_size: Any) -> Scalar:
     if as_numbers("vocab_size", vocab_size).ndim or not vocab_size >= 2:
         raise ValueError(f"Argument `vocab_size` must be a number of at least 2, but is {vocab_size}.")
     check_sensible(time=time, vocab_size=vocab_size)
-    return as_float(check_positive("time", time))
+    return as_float(check_positive_number("time", time))
 
 
 def _checked(parameters: Sequence[Parameter]) -> tuple[Parameter, ...]:
-    given = (parameters,) if isinstance(parameters, Parameter) else tuple(parameters)
+    given = tuple(parameters) if isinstance(parameters, Iterable) else (parameters,)
     for p in given:
         if not isinstance(p, Parameter):
             raise ValueError(f"Argument `parameters` must hold Parameter, but holds {type(p).__name__}.")

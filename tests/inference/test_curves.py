@@ -289,7 +289,7 @@ def test_files_that_are_not_there_or_not_text(tmp_path):
 
 def test_number_of_items_is_checked(tmp_path):
     path = written(tmp_path, "position,accuracy\n0,0.2\n")
-    with pytest.raises(ValueError, match="n_items must be a positive integer"):
+    with pytest.raises(ValueError, match="`n_items` must be at least 1"):
         read_curves(path, 0)
 
 

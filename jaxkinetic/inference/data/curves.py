@@ -8,7 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from jaxkinetic._types import check_at_least
+from jaxkinetic._types import as_numbers, check_at_least, check_texts
 
 
 class RetrievalCurve(eqx.Module):
@@ -43,7 +43,8 @@ class RetrievalCurve(eqx.Module):
         origin: str = "",
     ):
         """Sort by position and check; accuracies all in [0, 1] are fractions, otherwise percents."""
-        sources, accuracy = np.asarray(sources, dtype=float), np.asarray(accuracy, dtype=float)
+        check_texts(name=name, task=task, origin=origin)
+        sources, accuracy = as_numbers("sources", sources), as_numbers("accuracy", accuracy)
         if sources.ndim != 1 or sources.shape != accuracy.shape or sources.size == 0:
             raise ValueError(
                 "Arguments `sources` and `accuracy` must be non-empty and of one length, "
@@ -59,10 +60,13 @@ class RetrievalCurve(eqx.Module):
         if n_questions is None:
             self.n_questions = None
         else:
-            counts = np.broadcast_to(np.asarray(n_questions, dtype=float), sources.shape)
-            if not np.all(np.isfinite(counts) & (counts >= 1)):
-                raise ValueError(f"Argument `n_questions` must be at least 1, but is {n_questions}.")
-            self.n_questions = counts[order]
+            counts = as_numbers("n_questions", n_questions)
+            if counts.shape not in ((), sources.shape) or not np.all(np.isfinite(counts) & (counts >= 1)):
+                raise ValueError(
+                    "Argument `n_questions` must be at least 1, one or for each position, but is "
+                    f"{counts.tolist()}."
+                )
+            self.n_questions = np.broadcast_to(counts, sources.shape)[order]
         if n_items is not None:
             check_at_least("n_items", n_items, 1)
         self.n_items, self.name, self.task, self.origin = n_items, name, task, origin

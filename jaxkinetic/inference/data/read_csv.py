@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxkinetic._types import check_at_least, check_path
 from jaxkinetic.inference.data.csv_table import number, open_table
 from jaxkinetic.inference.data.curves import RetrievalCurve, as_fractions, list_numbers
 
@@ -28,6 +29,9 @@ def read_curves(path: str | Path, n_items: int | None = None) -> list[RetrievalC
         ValueError: on missing columns or values that cannot be right; the message names file and row.
         FileNotFoundError: if there is no such file.
     """
+    check_path("path", path)
+    if n_items is not None:
+        check_at_least("n_items", n_items, 1)
     with open_table(path) as reader:
         return parse_curves(reader, str(path), n_items)
 

@@ -7,7 +7,7 @@ correlated for a rectangle and there may be two modes.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -181,7 +181,7 @@ def _check(curves, level, grid):
 
 def _weighed(given) -> tuple[Theory, ...]:
     """Theories that share the prior's probability: of two parameters, and of the same."""
-    found = (given,) if isinstance(given, Theory) else tuple(given)
+    found = tuple(given) if isinstance(given, Iterable) else (given,)
     if not found:
         raise ValueError("Argument `theory` must hold one theory or several, but holds none.")
     for theory in found:

@@ -6,7 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from jaxkinetic._types import check_finite, check_positive
+from jaxkinetic._types import check_finite, check_positive_number, check_scalar
 
 
 class Priors(eqx.Module):
@@ -23,9 +23,10 @@ class Priors(eqx.Module):
     contrast_spread: float = 0.2
 
     def __check_init__(self):
+        check_scalar("mean", self.mean)
         check_finite("mean", self.mean)
         for name in ("mean_spread", "contrast_spread"):
-            check_positive(name, getattr(self, name))
+            check_positive_number(name, getattr(self, name))
             if not 1e-9 <= getattr(self, name) <= 1e9:
                 raise ValueError(f"Argument `{name}` must lie within (1e-09, 1e+09), but is {getattr(self, name)}.")
 

@@ -23,7 +23,18 @@ from jaxtyping import Float
 
 from jaxkinetic._bounds import check_sensible
 from jaxkinetic._show import Shown
-from jaxkinetic._types import PRNGKeyArray, check_at_least, check_choice, check_level, check_positive, check_type
+from jaxkinetic._types import (
+    PRNGKeyArray,
+    check_at_least,
+    check_choice,
+    check_flags,
+    check_key,
+    check_level,
+    check_path,
+    check_positive_number,
+    check_type,
+    check_within,
+)
 from jaxkinetic.inference.data.curves import RetrievalCurve
 from jaxkinetic.inference.fit.alternatives import goodness
 from jaxkinetic.inference.fit.curve_fit import check_problem, fit_curves
@@ -35,6 +46,7 @@ from jaxkinetic.inference.simulated.simulation_run import Run, Settings, prepare
 from jaxkinetic.model import PromptLaw, UniformPrompts
 from jaxkinetic.retrieval.estimators import Estimator
 from jaxkinetic.retrieval.profile_ensemble import choose_estimator, source_tokens
+from jaxkinetic.retrieval.steps import check_steps
 from jaxkinetic.theories import ModelTheory, paper
 
 # Linear errors of an e-fold say no more than that the parameter cannot be told.
@@ -250,12 +262,18 @@ def fit_by_simulation(
     for name, value in (("steps", steps), ("batch", batch), ("max_blocks", max_blocks)):
         check_at_least(name, value, 2)
     for name, value in (("tolerance", tolerance), ("memory", memory)):
-        check_positive(name, value)
-    if not 0 < learning_rate < 2:
-        raise ValueError(f"Argument `learning_rate` must lie in (0, 2), but is {learning_rate}.")
+        check_positive_number(name, value)
+    check_within("learning_rate", learning_rate, 0, 2)
+    check_flags(progress=progress)
+    check_key("key", key)
+    if n_steps is not None:
+        check_steps(n_steps)
+    if checkpoint is not None:
+        check_path("checkpoint", checkpoint)
     if estimator == "naive":
         raise ValueError("Argument `estimator` must not be 'naive': its noise hides the profile. Use 'glauber'.")
     law = UniformPrompts() if prompts is None else prompts
+    check_type("prompts", law, PromptLaw)
     each = _tokens(curves, n_tokens)
     chosen = choose_estimator(law, estimator, "soft")
     first = theory.scaled(_start(start, curves, theory))
