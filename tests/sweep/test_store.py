@@ -501,7 +501,7 @@ def test_locations(text: str, expected: Location):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty"),
+        ("", "`store` must be a path"),
         ("ftp://host/file", "must be a folder or s3://bucket/prefix or gs://bucket/prefix, but is ftp://host/file"),
         ("s3://bucket", "must name a bucket and a prefix, but is s3://bucket"),
         ("s3:///prefix", "must name a bucket and a prefix"),
