@@ -22,7 +22,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxkinetic._bounds import check_sensible
-from jaxkinetic._types import Scalar, as_numbers, check_finite, check_positive, check_times, round_up, trusted
+from jaxkinetic._types import (
+    Scalar,
+    as_numbers,
+    check_finite,
+    check_function,
+    check_positive,
+    check_times,
+    round_up,
+    trusted,
+)
 from jaxkinetic.limit import closed_form
 from jaxkinetic.model import CausalAttention, required_modes
 from jaxkinetic.model.positions import log_sinhc, require_alibi
@@ -165,6 +174,7 @@ def _prepare(model, beta, lam, time, vocab_size):
     """The model, points in batches of equal size, the number of modes that count, and the survey of all points."""
     if model is None:
         model = OneHead(round_up(required_modes(float(beta.max()), beta.dtype), 8))
+    check_function("model", model)
     made = eqx.filter_eval_shape(model, *(jnp.asarray(p.ravel()[0]) for p in (beta, lam)))
     if not isinstance(made, CausalAttention):
         raise ValueError(f"Argument `model` must build a CausalAttention, but builds {type(made).__name__}.")
