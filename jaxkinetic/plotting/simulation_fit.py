@@ -22,7 +22,7 @@ def plot_simulated_curve(
     marker: str = "o",
     label: str | None = None,
 ) -> Axes:
-    """Draw one measured curve and its fit at the same positions, with a band of two Monte Carlo errors."""
+    """Draw one measured curve and its fit at the same positions, with two Monte Carlo errors within 0 to 100 %."""
     ax = ax or plt.gca()
     fitted, error = 100 * fit.predict(curve), 200 * fit.prediction_error(curve)
     low, high = (fitted - error).clip(0), (fitted + error).clip(max=100)
