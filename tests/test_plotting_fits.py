@@ -1,5 +1,7 @@
 """Pictures of fits show the numbers they stand for."""
 
+import dataclasses
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -92,12 +94,9 @@ def test_history_leaves_out_the_first_quarter_and_says_unidentified() -> None:
 
 def test_the_band_of_a_simulated_curve_stays_within_0_and_100_per_cent() -> None:
     fit = simulation_fit()
-    drawn = {name: getattr(fit, name) for name in fit.__dataclass_fields__}
-    wide = jk.SimulationFit(**drawn | {"standard_error": np.full_like(fit.standard_error, 1e3)})
+    wide = dataclasses.replace(fit, profile_error=np.full_like(fit.profile_error, 1e3))
     error = 200 * wide.prediction_error(wide.curves[0])
     assert np.all(error > 100)
-    (band,) = [
-        c for c in plotting.plot_simulated_curve(wide, wide.curves[0]).collections if hasattr(c, "get_paths")
-    ][:1]
-    heights = band.get_paths()[0].vertices[:, 1]
+    band = plotting.plot_simulated_curve(wide, wide.curves[0]).collections[0]
+    heights = np.asarray(band.get_paths()[0].vertices, float)[:, 1]
     assert (heights.min(), heights.max()) == (0, 100)
