@@ -325,6 +325,13 @@ def test_every_public_function_has_its_row_and_every_argument_its_kind():
     }
 
 
+def test_functions_take_at_most_four_arguments_by_position():
+    for name, function in PUBLIC.items():
+        kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+        by_position = len(kinds) - kinds.count(inspect.Parameter.KEYWORD_ONLY)
+        assert inspect.isclass(function) or by_position <= 4, name
+
+
 def good_call(name: str) -> dict[str, Any]:
     parameters = inspect.signature(PUBLIC[name]).parameters
     return {a: ROWS[name][a].good for a, p in parameters.items() if p.default is p.empty}
