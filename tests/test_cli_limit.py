@@ -166,7 +166,7 @@ def test_bad_flags_are_one_line_and_write_nothing(
         ("observable_mode = 1.5", "Argument `observable_mode` must be a non-zero integer"),
         ("law = 'smoth'", "Argument `law` must be one of uniform, smooth, codewords or a table, but is 'smoth'"),
         ("law = 3", "Argument `law` must be one of uniform, smooth, codewords or a table, but is 3"),
-        ("[law]\nprobabilities = [[0.5, -0.6], [0.5, 0.6]]", "must not be negative, but reaches -0.1"),
+        ("[law]\nprobabilities = [[0.5, -0.6], [0.5, 0.6]]", "Argument `probabilities` must not be negative"),
         ("[law]\nprobabilities = [[0.5], [0.6]]", "Argument `probabilities` must sum to one, but sums to 1.1"),
         ("[law]\nprobabilities = [[1.0]]", "at least 2 probabilities"),
         ("[law]\nprobabilities = [0.5, 0.5]", "Argument `probabilities` must be a list of numbers, but is 0.5"),

@@ -214,7 +214,7 @@ def test_where_no_curve_has_an_item_there_is_no_best_point():
         ({"n_questions": 0}, "Argument `n_questions` must be at least 1"),
         ({"n_questions": [100, np.nan]}, "Argument `n_questions` must be at least 1"),
         ({"n_questions": 1e9}, "Argument `n_questions` is too large"),
-        ({"n_questions": "12"}, "Argument `n_questions` must be a number or several, but is '12'"),
+        ({"n_questions": "12"}, "Argument `n_questions` must be a real number or several, but is '12'"),
         ({"sources": [0.0]}, "Argument `sources` must lie in"),
         ({"sources": []}, "Argument `sources` must lie in"),
     ],

@@ -476,16 +476,16 @@ def test_a_posterior_of_any_theory_is_that_of_a_sum_over_a_dense_grid():
     """A valley between two exponentials: parameters on a linear and on a logarithmic scale."""
     tilt, rate = theories.Parameter("tilt", -3.0, 3.0), theories.Parameter("rate", 0.5, 40.0, scale="log")
 
-    def valley(sigma, tilt, rate):
-        return jnp.exp(-rate * sigma) + tilt * jnp.exp(-rate * (1 - sigma))
+    def valley(sigma, tilt, rate, exp=jnp.exp):
+        return exp(-rate * sigma) + tilt * exp(-rate * (1 - sigma))
 
     sources = (np.arange(9) + 0.5) / 9
-    truth = 0.5 + 0.3 * np.asarray(valley(sources, 0.6, 6.0))
+    truth = 0.5 + 0.3 * valley(sources, 0.6, 6.0, np.exp)
     curve = RetrievalCurve(sources, np.random.default_rng(2).binomial(400, truth) / 400, 400)
     found = curve_posterior(curve, theory=theories.of_function(valley, [tilt, rate]), priors=PRIORS, grid=(96, 96))
     a = np.linspace(-3, 3, 801)
     r = np.geomspace(0.5, 40, 801)
-    s = np.asarray(valley(sources, a[:, None, None], r[:, None]))
+    s = valley(sources, a[:, None, None], r[:, None], np.exp)
     s = (s - s.mean(axis=2, keepdims=True)) / s.std(axis=2, keepdims=True)
     # Accuracies are normal for a given contrast; contrasts are summed as well.
     k = np.linspace(0, 1.2, 121)

@@ -108,7 +108,7 @@ def test_location_by_another_root_finder():
         ((-1.0, 1.0, 1.0), "Argument `beta` must lie in the theory's range, 0.01 to 10, but is -1.0"),
         ((1.0, 1.0, 0.0), "Argument `time` must be positive"),
         ((1.0, 1.0, 1.0, 1.0), "Argument `vocab_size` must be a number of at least 2"),
-        ((1.0, 1.0, 1.0, 8.0, 0.5), r"Argument `edge` must lie in \(0, 1/2\)"),
+        ((1.0, 1.0, 1.0, 8.0, 0.5), r"Argument `edge` must lie in \(0, 0.5\), but is 0.5"),
         ((1.0, -1.0, 1.0), "no interior minimum"),
         ((1.0, 1.0, 2.9), "no interior minimum, so that there is no U to move \\(recency ends at t = 2.457"),
     ],

@@ -236,7 +236,7 @@ def test_gradients_in_beta_lam_the_law_and_the_source(law, options):
         ({"observable_mode": 1.5}, "`observable_mode` must be a non-zero integer"),
         ({"observable_mode": ()}, "`observable_mode` must be a non-zero integer or several"),
         ({"observable_mode": True}, "`observable_mode` must be a non-zero integer"),
-        ({"source": "early"}, "real number .* but got 'early'"),
+        ({"source": "early"}, "`source` must be a real number or several, but is 'early'"),
         ({"options": 3}, "`options` must be a Solve"),
         ({"times": [1.0, 1.0]}, "`times` must increase"),
     ],

@@ -275,7 +275,7 @@ def test_sources_out_of_range_are_an_error():
     ("arguments", "options", "message"),
     [
         ((1.0,), {}, "`positions` must be PositionalWeights, such as ALiBi, but is float"),
-        ((ALiBi(1.0), 0.0), {}, r"`smallest_source` must be a number in \(0, 1\), but is 0"),
+        ((ALiBi(1.0), 0.0), {}, r"`smallest_source` must lie in \(0, 1\), but is 0"),
         ((ALiBi(1.0),), {"n_terms": 0}, "`n_terms` must be at least 1"),
         ((ALiBi(1.0),), {"n_nodes": 3}, "`n_nodes` must be at least 4"),
     ],
