@@ -276,7 +276,7 @@ def test_a_shape_that_noise_blurs_is_no_end():
     curve = jk.RetrievalCurve(sources, accuracy, 200)
     for seed in range(3):
         found = fit(
-            curve, key=jax.random.key(seed), vocab_size=8, start=(1.15, 1.13), steps=8, batch=16, n_steps=2,
+            curve, key=jax.random.key(seed), theory=None, start=(1.15, 1.13), steps=8, batch=16, n_steps=2,
             tolerance=0.5, max_blocks=16,
         )  # fmt: skip
         assert not found.converged
