@@ -36,6 +36,7 @@ from .limit import (
 from .model import (
     ALiBi,
     CausalAttention,
+    Circle,
     ClusterPrompts,
     CodewordPrompts,
     DensityPrompts,
@@ -48,6 +49,8 @@ from .model import (
     PowerLaw,
     PromptLaw,
     SmoothKernel,
+    Space,
+    Sphere,
     SplineWeights,
     Sum,
     UniformPrompts,
@@ -92,6 +95,7 @@ from .sweep import (
 __all__ = [
     "ALiBi",
     "CausalAttention",
+    "Circle",
     "ClusterPrompts",
     "CodewordPrompts",
     "Correlations",
@@ -122,6 +126,8 @@ __all__ = [
     "SimulationFit",
     "SmoothKernel",
     "Solve",
+    "Space",
+    "Sphere",
     "SplineWeights",
     "Sum",
     "SweepConfig",

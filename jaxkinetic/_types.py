@@ -34,7 +34,6 @@ __all__ = [
     "as_numbers",
     "as_positions",
     "check",
-    "check_angles",
     "check_at_least",
     "check_choice",
     "check_finite",
@@ -277,21 +276,6 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     known = tuple(choices)
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"Argument `{name}` must be one of {', '.join(known)}, but is {value!r}.")
-
-
-def check_angles(name: str, value: Any) -> Any:
-    """Return a one-dimensional floating-point array of at least two finite angles."""
-    shape, dtype = np.shape(value), getattr(value, "dtype", None)
-    if len(shape) != 1:
-        raise ValueError(
-            f"Argument `{name}` must have shape (n_tokens,), but has shape {shape}. "
-            "For many prompts use `jax.vmap`."
-        )
-    if shape[0] < 2:
-        raise ValueError(f"Argument `{name}` must hold at least 2 tokens, but holds {shape[0]}.")
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"Argument `{name}` must be real floating-point, but has dtype {dtype}.")
-    return check_finite(name, value)
 
 
 def finite_array(name: str) -> Callable[[Any], Shaped[Array, "..."]]:

@@ -163,6 +163,7 @@ ROWS: dict[str, dict[str, Kind]] = {
         "n_items": count(10), "name": TEXT, "task": TEXT, "origin": TEXT,
     },
     "SmoothKernel": {"function": instance(jnp.cos), "n_modes": count(4)},
+    "Sphere": {"dimension": count(3)},
     "Solve": {
         "solver": instance(diffrax.Dopri8()), "rtol": TOLERANCE, "atol": TOLERANCE, "step": positive(0.1),
         "controller": instance(diffrax.ConstantStepSize()), "adjoint": instance(diffrax.DirectAdjoint()),
@@ -252,7 +253,7 @@ ROWS: dict[str, dict[str, Kind]] = {
         "progress": FLAG,
     },
     "simulate": {
-        "model": MODEL, "theta0": THETA, "times": TIMES, "options": OPTIONS, "drift": instance(jk.pairwise_drift),
+        "model": MODEL, "x0": THETA, "times": TIMES, "options": OPTIONS, "drift": instance(jk.pairwise_drift),
     },
     "soft_accuracy": {"last": array([0.0, 1.0]), "source": array([0.0, 1.0]), "vocab_size": VOCAB},
     "soft_accuracy_fourier": {"last": array([0.0, 1.0]), "source": array([0.0, 1.0]), "vocab_size": VOCAB},

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxkinetic import _types
+from jaxkinetic import Circle, _types
 
 pytestmark = pytest.mark.usefixtures("as_installed")
 
@@ -25,7 +25,7 @@ def test_precision_is_kept():
         (_types.check_times, 0.0, [-1.0, np.nan, np.inf]),
         (_types.check_positions, 1.0, [0.0, 1.1, -0.1, np.nan]),
         (lambda name, x: _types.check_increasing(name, x[None] + jnp.arange(2) * x), 1.0, [0.0, -1.0, np.nan]),
-        (lambda name, x: _types.check_angles(name, x[None] + jnp.arange(2.0)), 1.0, [np.nan, np.inf]),
+        (lambda name, x: Circle().check(name, x[None] + jnp.arange(2.0)), 1.0, [np.nan, np.inf]),
     ],
 )
 def test_a_traced_value_is_checked_when_the_program_runs(check, good, bad):

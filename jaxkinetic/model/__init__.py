@@ -11,11 +11,13 @@ from jaxkinetic.model.prompts import (
     PromptLaw,
     UniformPrompts,
 )
+from jaxkinetic.model.space import Circle, Space, Sphere
 from jaxkinetic.model.weight_families import ExponentialSum, PowerLaw, SplineWeights
 
 __all__ = [
     "ALiBi",
     "CausalAttention",
+    "Circle",
     "ClusterPrompts",
     "CodewordPrompts",
     "DensityPrompts",
@@ -28,6 +30,8 @@ __all__ = [
     "PowerLaw",
     "PromptLaw",
     "SmoothKernel",
+    "Space",
+    "Sphere",
     "SplineWeights",
     "Sum",
     "UniformPrompts",

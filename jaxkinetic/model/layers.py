@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxkinetic._show import ShownModule
-from jaxkinetic._types import Angles, check_type, finite_array
+from jaxkinetic._types import check_type, finite_array
+from jaxkinetic.model.space import Circle, Space, Tokens
 
 
 class Layer(ShownModule):
@@ -20,13 +21,18 @@ class Layer(ShownModule):
     traced parameters.
     """
 
-    @abc.abstractmethod
-    def velocity(self, theta: Angles) -> Angles:
-        """Velocity d theta_j / dt of every token, (N,), for angles in radians, (N,)."""
+    @property
+    def space(self) -> Space:
+        """Where the tokens live."""
+        return Circle()
 
-    def pairwise_velocity(self, theta: Angles) -> Angles:
+    @abc.abstractmethod
+    def velocity(self, tokens: Tokens, /) -> Tokens:
+        """Velocity d x_j / dt of every token: (N,) for angles in radians, (N,), tangent vectors elsewhere."""
+
+    def pairwise_velocity(self, tokens: Tokens, /) -> Tokens:
         """The same by the definition, over all pairs of tokens."""
-        return self.velocity(theta)
+        return self.velocity(tokens)
 
     def check_resolved(self, value: Array) -> Array:
         """Return ``value``; it fails at run time if traced parameters are beyond what the layer resolves."""
@@ -74,6 +80,9 @@ class Sum(Layer):
             raise ValueError("Argument `layers` must hold at least one layer, but is empty.")
         for layer in self.layers:
             check_type("layers", layer, Layer)
+            if layer.space != self.layers[0].space:
+                both = f"{self.layers[0].space} and {layer.space}"
+                raise ValueError(f"Argument `layers` must move tokens of one space, but has {both}.")
         self.shares = finite_array("shares")(jnp.ones(len(self.layers)) if shares is None else shares)
         if self.shares.shape != (len(self.layers),):
             raise ValueError(
@@ -81,13 +90,18 @@ class Sum(Layer):
                 f"{self.shares.shape}."
             )
 
-    def velocity(self, theta: Angles) -> Angles:
-        """sum_h share_h v_h(theta)."""
-        return self._total([layer.velocity(theta) for layer in self.layers], theta)
+    @property
+    def space(self) -> Space:
+        """That of every layer."""
+        return self.layers[0].space
 
-    def pairwise_velocity(self, theta: Angles) -> Angles:
+    def velocity(self, tokens: Tokens, /) -> Tokens:
+        """sum_h share_h v_h(x)."""
+        return self._total([layer.velocity(tokens) for layer in self.layers], tokens)
+
+    def pairwise_velocity(self, tokens: Tokens, /) -> Tokens:
         """The same over all pairs of tokens."""
-        return self._total([layer.pairwise_velocity(theta) for layer in self.layers], theta)
+        return self._total([layer.pairwise_velocity(tokens) for layer in self.layers], tokens)
 
     def check_resolved(self, value: Array) -> Array:
         """Check every layer."""
@@ -100,5 +114,6 @@ class Sum(Layer):
         """That of the largest layer, and a velocity for each."""
         return max(layer.memory_per_token for layer in self.layers) + len(self.layers)
 
-    def _total(self, velocities: list[Array], theta: Angles) -> Angles:
-        return jnp.sum(self.shares.astype(theta.dtype)[:, None] * jnp.stack(velocities), axis=0)
+    def _total(self, velocities: list[Array], tokens: Tokens) -> Tokens:
+        shares = self.shares.astype(tokens.dtype).reshape(-1, *[1] * tokens.ndim)
+        return jnp.sum(shares * jnp.stack(velocities), axis=0)

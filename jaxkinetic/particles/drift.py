@@ -1,10 +1,11 @@
 """The velocity of a prompt, checked: in linear time, and over all pairs as the reference."""
 
-from jaxkinetic._types import Angles, check_angles, check_type
+from jaxkinetic._types import check_type
 from jaxkinetic.model import Layer
+from jaxkinetic.model.space import Tokens
 
 
-def spectral_drift(model: Layer, theta: Angles) -> Angles:
+def spectral_drift(model: Layer, theta: Tokens) -> Tokens:
     """Velocity of every token, for attention in linear time, O(N K) for K Fourier modes.
 
     v_j = sum_{k < j} omega_{jk} w'(theta_j - theta_k), and v_1 = 0 (1.1). Weights that are no exponentials take
@@ -23,10 +24,10 @@ def spectral_drift(model: Layer, theta: Angles) -> Angles:
         RuntimeError: if beta is traced and the kernel's modes do not resolve it.
     """
     check_type("model", model, Layer)
-    return model.velocity(model.check_resolved(check_angles("theta", theta)))
+    return model.velocity(model.check_resolved(model.space.check("theta", theta)))
 
 
-def pairwise_drift(model: Layer, theta: Angles) -> Angles:
+def pairwise_drift(model: Layer, theta: Tokens) -> Tokens:
     """Velocity of every token over all pairs, O(N^2): (1.1) as it stands, the reference.
 
     Args:
@@ -37,4 +38,4 @@ def pairwise_drift(model: Layer, theta: Angles) -> Angles:
         Velocities d theta_j / dt of (1.1), (N,).
     """
     check_type("model", model, Layer)
-    return model.pairwise_velocity(check_angles("theta", theta))
+    return model.pairwise_velocity(model.space.check("theta", theta))

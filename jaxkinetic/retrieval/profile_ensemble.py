@@ -23,7 +23,7 @@ from jaxkinetic._types import (
     check_type,
 )
 from jaxkinetic.integrate import reason
-from jaxkinetic.model import CausalAttention, Layer, PromptLaw, UniformPrompts
+from jaxkinetic.model import CausalAttention, Circle, Layer, PromptLaw, UniformPrompts
 from jaxkinetic.particles.ensemble import BLOCK, Moments, batch_size, run_blocks, run_ensemble
 from jaxkinetic.retrieval.control import Control, law_control, uniform_control
 from jaxkinetic.retrieval.estimators import ESTIMATORS, Estimator, Problem
@@ -132,6 +132,8 @@ def prepare_profile(
     """Check what is to be estimated and tabulate what all its prompts share; arguments as `estimate_profile`."""
     law = UniformPrompts() if prompts is None else prompts
     check_type("model", model, Layer)
+    if not isinstance(model.space, Circle):
+        raise ValueError(f"Argument `model` must move tokens on the circle for an estimate, not on {model.space}.")
     check_type("prompts", law, PromptLaw)
     check_positive_number("time", time)
     if control_variate is not None:
